@@ -8,6 +8,8 @@ package brand
 const (
 	Name        = "openshell"            // the command and the configuration directory
 	EnvPrefix   = "OPENSHELL_"           // every variable we read or set
+	Title       = "OpenShell"            // the product in prose and in event records
+	Vendor      = "NVIDIA"               // vendor_name of event records, part of the 0.1.x contract
 	Version     = "0.1.9-go"             // the contract we speak, and our own mark
 	API         = "0.1.9"                // the API release a client may compare with
 	ErrorDomain = "openshell.nvidia.com" // google.rpc.ErrorInfo domain, part of the 0.1.x wire contract
