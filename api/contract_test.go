@@ -89,7 +89,7 @@ func TestEveryKindOfChangeIsSeen(t *testing.T) {
 		{"reserved range", datamodel, func(d *descriptor) { message(d, "ObjectMeta").ReservedRange = nil }},
 		{"reserved name", datamodel, func(d *descriptor) { message(d, "ObjectMeta").ReservedName = nil }},
 		{"enum value", datamodel, func(d *descriptor) { d.EnumType[0].Value[1].Number = proto.Int32(7) }},
-		{"package", datamodel, func(d *descriptor) { d.Package = proto.String("openshell.datamodel.v2") }},
+		{"package", "openshell/v1/deletion.proto", func(d *descriptor) { d.Package = proto.String("openshell.v2") }},
 		{"rpc gone", service, func(d *descriptor) { d.Service[0].Method = d.Service[0].Method[1:] }},
 		{"rpc streaming", service, func(d *descriptor) { d.Service[0].Method[0].ServerStreaming = proto.Bool(true) }},
 		{"rpc authorization", service, func(d *descriptor) { d.Service[0].Method[0].Options = nil }},
