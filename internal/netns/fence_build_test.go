@@ -96,20 +96,23 @@ func writeRules(t *testing.T, conn *nftables.Conn) {
 			{"refuse at connect what everybody is denied", all(v4, opening, dest4In(denied4)), reset},
 			{"say what everybody is denied, if not too often", all(v6, opening, dest6In(denied6), seldom), logAs(LogDenied)},
 			{"refuse at connect what everybody is denied", all(v6, opening, dest6In(denied6)), reset},
-			{"a connection straight to our listener has no destination", all(v4, tcp, port(CapturePort), dest4("127.0.0.1")), reset},
-			{"a connection straight to our listener has no destination", all(v6, tcp, port(CapturePort), dest6("::1")), reset},
+			{"a connection straight to our listener has no destination", all(v4, tcp, port(CapturePort), dest4(Address)), reset},
+			{"a connection straight to our listener has no destination", all(v6, tcp, port(CapturePort), dest6(Address6)), reset},
 		}},
 		{nftables.Chain{Name: "capture", Type: nftables.ChainTypeNAT, Priority: nftables.ChainPriorityNATDest, Policy: &accept}, []rule{
 			{"a program's own name server, if there is one", all(v4, dest4("127.0.0.1")), leave},
 			{"a program's own name server, if there is one", all(v6, dest6("::1")), leave},
 			{"a program's own name server, if there is one", all(v4, dest4(Address)), leave},
 			{"a program's own name server, if there is one", all(v6, dest6(Address6)), leave},
-			{"questions to any other server, 127.0.0.53 included, are ours", all(udp, port(53)), to(DNSPort)},
-			{"questions to any other server, 127.0.0.53 included, are ours", all(tcp, port(53)), to(DNSPort)},
+			{"questions to any other server, 127.0.0.53 included, are ours", all(v4, udp, port(53)), to4(DNSPort)},
+			{"questions to any other server, 127.0.0.53 included, are ours", all(v4, tcp, port(53)), to4(DNSPort)},
+			{"questions to any other server", all(v6, udp, port(53)), to6(DNSPort)},
+			{"questions to any other server", all(v6, tcp, port(53)), to6(DNSPort)},
 			{"services inside", all(v4, net4("127.0.0.0/8")), leave},
 			{"the explicit proxy", all(v4, dest4(Proxy)), leave},
 			{"the explicit proxy", all(v6, dest6(Proxy6)), leave},
-			{"everything else is ours", all(tcp), to(CapturePort)},
+			{"everything else is ours", all(v4, tcp), to4(CapturePort)},
+			{"everything else is ours", all(v6, tcp), to6(CapturePort)},
 		}},
 		// By address and never by interface: routes through lo reach anywhere.
 		{nftables.Chain{Name: "fence", Type: nftables.ChainTypeFilter, Priority: nftables.ChainPriorityFilter, Policy: &drop}, []rule{
@@ -241,6 +244,16 @@ func logAs(prefix string) []expr.Any {
 	return []expr.Any{&expr.Log{Key: 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_PREFIX, Group: LogGroup, Data: []byte(prefix)}}
 }
 
-func to(port uint16) []expr.Any {
-	return []expr.Any{&expr.Immediate{Register: 1, Data: binaryutil.BigEndian.PutUint16(port)}, &expr.Redir{RegisterProtoMin: 1}}
+// The destination is the interface's own address, not the loopback one that
+// redirect would take: only so does a socket bound to the interface
+// (SO_BINDTODEVICE, or a scoped fe80 destination) get its answer.
+func to4(port uint16) []expr.Any { return to(unix.NFPROTO_IPV4, Address, port) }
+func to6(port uint16) []expr.Any { return to(unix.NFPROTO_IPV6, Address6, port) }
+
+func to(family uint32, addr string, port uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: 1, Data: bytesOf(addr)},
+		&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(port)},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: family, RegAddrMin: 1, RegProtoMin: 2, Specified: true},
+	}
 }

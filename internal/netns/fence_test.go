@@ -35,7 +35,7 @@ func TestTheKernelHoldsTheFence(t *testing.T) {
 				t.Errorf("policy of the fence = %v, want drop", c.Policy)
 			}
 		}
-		for name, want := range map[string]int{"fence/early": 6, "fence/capture": 10, "fence/fence": 9} {
+		for name, want := range map[string]int{"fence/early": 6, "fence/capture": 13, "fence/fence": 9} {
 			if got[name] != want {
 				t.Errorf("%s has %d rules, want %d", name, got[name], want)
 			}
@@ -248,9 +248,9 @@ func TestEverythingElseIsRefusedAtOnce(t *testing.T) {
 			{"QUIC", udp("93.184.216.34:443"), unix.EPERM},
 			{"QUIC over IPv6", udp("[2606:2800:220:1::1]:443"), unix.EPERM},
 			{"NTP to a neighbour", udp("10.200.0.77:123"), unix.EPERM},
-			{"straight to the listener", tcp("127.0.0.1:" + strconv.Itoa(CapturePort)), unix.ECONNREFUSED},
-			{"straight to the IPv6 listener", tcp("[::1]:" + strconv.Itoa(CapturePort)), unix.ECONNREFUSED},
-			{"the listener by another address", tcp(Address + ":" + strconv.Itoa(CapturePort)), unix.ECONNREFUSED},
+			{"straight to the listener", tcp(Address + ":" + strconv.Itoa(CapturePort)), unix.ECONNREFUSED},
+			{"straight to the IPv6 listener", tcp("[" + Address6 + "]:" + strconv.Itoa(CapturePort)), unix.ECONNREFUSED},
+			{"the listener by another address", tcp("127.0.0.1:" + strconv.Itoa(CapturePort)), unix.ECONNREFUSED},
 			{"ICMP even with the capability", raw(unix.IPPROTO_ICMP), unix.EPERM},
 			{"an unknown protocol even with the capability", raw(200), unix.EPERM},
 			{"multicast", udp("224.0.0.251:5353"), 0},

@@ -23,12 +23,12 @@ var listeners = []struct {
 	addr  unix.Sockaddr
 }{
 	{HTTP, unix.SOCK_STREAM, at4(proxy4, ProxyPort)},
-	{TCP4, unix.SOCK_STREAM, at4([]byte{127, 0, 0, 1}, CapturePort)},
-	{TCP6, unix.SOCK_STREAM, at6([]byte{15: 1}, CapturePort)},
-	{DNSUDP4, unix.SOCK_DGRAM, at4([]byte{127, 0, 0, 1}, DNSPort)},
-	{DNSUDP6, unix.SOCK_DGRAM, at6([]byte{15: 1}, DNSPort)},
-	{DNSTCP4, unix.SOCK_STREAM, at4([]byte{127, 0, 0, 1}, DNSPort)},
-	{DNSTCP6, unix.SOCK_STREAM, at6([]byte{15: 1}, DNSPort)},
+	{TCP4, unix.SOCK_STREAM, at4(addr4, CapturePort)},
+	{TCP6, unix.SOCK_STREAM, at6(addr6, CapturePort)},
+	{DNSUDP4, unix.SOCK_DGRAM, at4(addr4, DNSPort)},
+	{DNSUDP6, unix.SOCK_DGRAM, at6(addr6, DNSPort)},
+	{DNSTCP4, unix.SOCK_STREAM, at4(addr4, DNSPort)},
+	{DNSTCP6, unix.SOCK_STREAM, at6(addr6, DNSPort)},
 }
 
 func at4(ip []byte, port int) unix.Sockaddr {

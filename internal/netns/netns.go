@@ -31,7 +31,7 @@ const (
 	Proxy6   = "fd00:200::1"
 )
 
-// Ports of the listeners. The fence redirects to CapturePort and DNSPort.
+// Ports of the listeners. The fence leads to CapturePort and DNSPort.
 const (
 	ProxyPort   = 3128
 	CapturePort = 15001
@@ -57,12 +57,12 @@ type Index int
 // The sockets of the floor.
 const (
 	HTTP      Index = iota // stream, 10.200.0.1:3128: CONNECT, absolute-form, SOCKS
-	TCP4                   // stream, 127.0.0.1:15001: captured connections
-	TCP6                   // stream, [::1]:15001
-	DNSUDP4                // datagram, 127.0.0.1:15053: captured questions
-	DNSUDP6                // datagram, [::1]:15053
-	DNSTCP4                // stream, 127.0.0.1:15053
-	DNSTCP6                // stream, [::1]:15053
+	TCP4                   // stream, 10.200.0.2:15001: captured connections
+	TCP6                   // stream, [fd00:200::2]:15001
+	DNSUDP4                // datagram, 10.200.0.2:15053: captured questions
+	DNSUDP6                // datagram, [fd00:200::2]:15053
+	DNSTCP4                // stream, 10.200.0.2:15053
+	DNSTCP6                // stream, [fd00:200::2]:15053
 	Diag                   // NETLINK_SOCK_DIAG: who owns a connection
 	Netfilter              // NETLINK_NETFILTER: the fence and its denied sets
 	Log                    // NETLINK_NETFILTER bound to LogGroup: refused packets
