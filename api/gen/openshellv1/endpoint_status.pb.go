@@ -491,7 +491,7 @@ func (x *TokenGrantFailureObservation) GetFailure() *EndpointFailure {
 	return nil
 }
 
-// One observation for every endpoint.
+// A supervisor's whole view: one observation for every endpoint.
 type ReportEndpointStatusRequest struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
 	SandboxId           string                 `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`

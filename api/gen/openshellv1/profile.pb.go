@@ -426,7 +426,7 @@ func (x *ProviderProfileCredential) GetStablePlaceholder() bool {
 	return false
 }
 
-// A file made inside the sandbox; it may hold placeholders, never values.
+// A file the sandbox is given, and the variable that names it.
 type ProviderProfileFile struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -1182,11 +1182,10 @@ func (x *ImportProviderProfilesRequest) GetRequestId() string {
 }
 
 type ImportProviderProfilesResponse struct {
-	state       protoimpl.MessageState       `protogen:"open.v1"`
-	Diagnostics []*ProviderProfileDiagnostic `protobuf:"bytes,1,rep,name=diagnostics,proto3" json:"diagnostics,omitempty"`
-	Profiles    []*ProviderProfile           `protobuf:"bytes,2,rep,name=profiles,proto3" json:"profiles,omitempty"`
-	// All of them or none.
-	Imported      bool `protobuf:"varint,3,opt,name=imported,proto3" json:"imported,omitempty"`
+	state         protoimpl.MessageState       `protogen:"open.v1"`
+	Diagnostics   []*ProviderProfileDiagnostic `protobuf:"bytes,1,rep,name=diagnostics,proto3" json:"diagnostics,omitempty"`
+	Profiles      []*ProviderProfile           `protobuf:"bytes,2,rep,name=profiles,proto3" json:"profiles,omitempty"`
+	Imported      bool                         `protobuf:"varint,3,opt,name=imported,proto3" json:"imported,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -381,10 +381,9 @@ func (x *GetGatewayConfigResponse) GetSettingsRevision() uint64 {
 type GetSandboxConfigRequest struct {
 	state          protoimpl.MessageState         `protogen:"open.v1"`
 	WorkspaceScope *datamodelv1.WorkspaceSelector `protobuf:"bytes,3,opt,name=workspace_scope,json=workspaceScope,proto3" json:"workspace_scope,omitempty"`
-	// Empty in a supervisor's first call, which knows only its own token.
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Name           string                         `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GetSandboxConfigRequest) Reset() {
@@ -445,7 +444,7 @@ type GetSandboxConfigResponse struct {
 	ProviderEnvRevision          uint64                         `protobuf:"varint,8,opt,name=provider_env_revision,json=providerEnvRevision,proto3" json:"provider_env_revision,omitempty"`
 	SupervisorMiddlewareServices []*SupervisorMiddlewareService `protobuf:"bytes,9,rep,name=supervisor_middleware_services,json=supervisorMiddlewareServices,proto3" json:"supervisor_middleware_services,omitempty"`
 	Workspace                    string                         `protobuf:"bytes,10,opt,name=workspace,proto3" json:"workspace,omitempty"`
-	// What a supervisor does with a policy it cannot load.
+	// fail_closed or retain_last_valid, after a policy that cannot be loaded.
 	PolicyValidationFailureMode    string `protobuf:"bytes,11,opt,name=policy_validation_failure_mode,json=policyValidationFailureMode,proto3" json:"policy_validation_failure_mode,omitempty"`
 	ExtensionAuthenticationEnabled bool   `protobuf:"varint,12,opt,name=extension_authentication_enabled,json=extensionAuthenticationEnabled,proto3" json:"extension_authentication_enabled,omitempty"`
 	// A validated configuration was acknowledged; the workload may run.
