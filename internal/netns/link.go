@@ -118,6 +118,13 @@ func pack(k kind, index uint32, ipv6 bool) (batch []byte, steps []string) {
 	b.Attr(unix.IFA_LOCAL, addr6...)
 	b.Attr(unix.IFA_ADDRESS, addr6...)
 
+	// The kernel adds this route by itself, but later, from a work queue.
+	// Until then captured connections would go to a neighbour search of 3 s.
+	step("make "+Address6+" local at once", unix.RTM_NEWROUTE, create)
+	b.Raw(rtmsg(unix.AF_INET6, 128, unix.RT_TABLE_LOCAL, unix.RT_SCOPE_HOST, unix.RTN_LOCAL)...)
+	b.Attr(unix.RTA_DST, addr6...)
+	b.AttrUint32(unix.RTA_OIF, index)
+
 	step("make "+Proxy6+" local", unix.RTM_NEWROUTE, create)
 	b.Raw(rtmsg(unix.AF_INET6, 128, unix.RT_TABLE_LOCAL, unix.RT_SCOPE_HOST, unix.RTN_LOCAL)...)
 	b.Attr(unix.RTA_DST, proxy6...)

@@ -185,8 +185,11 @@ func dial(how string, words []string) (fd int, out string) {
 	if how == "bound" {
 		fatal(unix.BindToDevice(fd, words[0]))
 	}
-	fatal(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 5}))
-	if err := unix.Connect(fd, sa); err != nil {
+	err = unix.Connect(fd, sa)
+	for err == unix.EINTR || err == unix.EALREADY { // the runtime's signals
+		err = unix.Connect(fd, sa)
+	}
+	if err != nil && err != unix.EISCONN {
 		return fd, errnoName(err)
 	}
 	local, err := unix.Getsockname(fd)
