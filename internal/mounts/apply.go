@@ -94,6 +94,7 @@ func Apply(plan Plan, opts Options) (*Report, error) {
 type builder struct {
 	plan   Plan
 	trees  []int // detached clones of bind sources, by operation
+	layers []int // directories of the overlay: lowers, upper, work
 	root   int   // O_PATH of the new root
 	files  int   // O_PATH of the directory that holds covering files
 	count  int   // files made there
@@ -109,17 +110,25 @@ func (b *builder) step(name string) {
 }
 
 func (b *builder) close() {
-	for _, fd := range append(b.trees, b.root, b.files) {
-		if fd >= 0 {
-			unix.Close(fd)
+	for _, list := range [][]int{b.trees, b.layers, {b.root, b.files}} {
+		for _, fd := range list {
+			if fd >= 0 {
+				unix.Close(fd)
+			}
 		}
 	}
 }
 
-// openSources clones every bind source before anything covers it.
+// openSources clones every bind source, and opens every layer, before anything
+// covers it.
 func (b *builder) openSources() error {
 	for i := range b.plan {
 		o := &b.plan[i]
+		if o.Kind == Overlay {
+			if err := b.openLayers(o); err != nil {
+				return &Error{Op: *o, Err: err}
+			}
+		}
 		if o.Kind != Bind {
 			continue
 		}
@@ -132,6 +141,22 @@ func (b *builder) openSources() error {
 			return &Error{Op: *o, Err: err}
 		}
 		b.trees[i] = fd
+	}
+	return nil
+}
+
+func (b *builder) openLayers(o *Op) error {
+	work, dirs := overlayDirs(o)
+	if o.Source != "" {
+		dirs = append(dirs, o.Source, work)
+	}
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS}
+	for _, d := range dirs {
+		fd, err := unix.Openat2(unix.AT_FDCWD, d, &how)
+		if err != nil {
+			return fmt.Errorf("open %q: %w", d, err)
+		}
+		b.layers = append(b.layers, fd)
 	}
 	return nil
 }

@@ -69,42 +69,20 @@ func (b *builder) makeRoot(o *Op) error {
 // mountOverlay names every directory by descriptor: no colon, comma or link in
 // a path can change what is mounted.
 func (b *builder) mountOverlay(o *Op) error {
-	var fds []int
-	defer func() {
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
-	}()
-	name := func(dir string) (string, error) {
-		how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS}
-		fd, err := unix.Openat2(unix.AT_FDCWD, dir, &how)
-		if err != nil {
-			return "", fmt.Errorf("open %q: %w", dir, err)
-		}
-		fds = append(fds, fd)
-		return "/proc/self/fd/" + strconv.Itoa(fd), nil
+	next := 0
+	name := func() string {
+		next++
+		return "/proc/self/fd/" + strconv.Itoa(b.layers[next-1])
 	}
-	work, lowers := overlayDirs(o)
+	_, lowers := overlayDirs(o)
 	opts := []string{"userxattr"} // the only form allowed in a user namespace; Linux 5.11
 	var low []string
-	for _, l := range lowers {
-		n, err := name(l)
-		if err != nil {
-			return err
-		}
-		low = append(low, n)
+	for range lowers {
+		low = append(low, name())
 	}
 	opts = append(opts, "lowerdir="+strings.Join(low, ":"))
 	if o.Source != "" {
-		up, err := name(o.Source)
-		if err != nil {
-			return err
-		}
-		wk, err := name(work)
-		if err != nil {
-			return err
-		}
-		opts = append(opts, "upperdir="+up, "workdir="+wk)
+		opts = append(opts, "upperdir="+name(), "workdir="+name())
 	}
 	at := "/proc/self/fd/" + strconv.Itoa(b.root)
 	if err := unix.Mount("overlay", at, "overlay", unix.MS_NOSUID|unix.MS_NODEV, strings.Join(opts, ",")); err != nil {
@@ -217,15 +195,12 @@ func (b *builder) file(o *Op) error {
 	if o.Flags&Cover == 0 {
 		return b.inParent(o.Target, func(dir int, name string) error { return writeAt(dir, name, o.Mode, o.Data) })
 	}
-	at, err := b.target(o.Target, o.Flags)
-	if errors.Is(err, unix.ENOENT) {
-		if o.Flags&IfThere != 0 {
-			return nil
-		}
-		at, err = b.touch(o.Target)
-	}
+	at, err := b.coverable(o)
 	if err != nil {
 		return fmt.Errorf("find the target: %w", err)
+	}
+	if at < 0 {
+		return nil
 	}
 	defer unix.Close(at)
 	b.count++
@@ -239,6 +214,31 @@ func (b *builder) file(o *Op) error {
 	}
 	defer unix.Close(tree)
 	return attach(tree, at)
+}
+
+// coverable opens the target of a covering file, or makes it. A link whose end
+// does not exist (resolv.conf often points into /run) is followed as far as it
+// goes inside, and its end is made. A missing target without a link gives -1
+// if the operation allows it.
+func (b *builder) coverable(o *Op) (int, error) {
+	path := o.Target
+	for hops := 0; ; hops++ {
+		at, err := b.target(path, o.Flags)
+		if !errors.Is(err, unix.ENOENT) {
+			return at, err
+		}
+		next, isLink := "", false
+		if o.Flags&NoFollow == 0 && hops < 8 {
+			next, isLink = b.readLink(path)
+		}
+		if !isLink {
+			if path == o.Target && o.Flags&IfThere != 0 {
+				return -1, nil
+			}
+			return b.touch(path)
+		}
+		path = next
+	}
 }
 
 func (b *builder) seal(o *Op) error {

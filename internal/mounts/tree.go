@@ -110,6 +110,36 @@ func (b *builder) mkdirAll(path string, mode uint32) (int, error) {
 	return openPath(parent, name)
 }
 
+// readLink returns what the link at path points to, as a path of the new root.
+func (b *builder) readLink(path string) (string, bool) {
+	dir, name := split(path)
+	at, err := b.target(dir, 0)
+	if err != nil {
+		return "", false
+	}
+	defer unix.Close(at)
+	buf := make([]byte, MaxPath)
+	n, err := unix.Readlinkat(at, name, buf)
+	if err != nil || n == 0 || n == len(buf) {
+		return "", false
+	}
+	text := string(buf[:n])
+	if text[0] == '/' {
+		dir = "/"
+	}
+	var parts []string
+	for part := range strings.SplitSeq(dir+"/"+text, "/") {
+		switch part {
+		case "", ".":
+		case "..":
+			parts = parts[:max(len(parts)-1, 0)]
+		default:
+			parts = append(parts, part)
+		}
+	}
+	return "/" + strings.Join(parts, "/"), len(parts) > 0
+}
+
 // touch makes an empty file to mount on.
 func (b *builder) touch(path string) (int, error) {
 	at := -1

@@ -86,7 +86,31 @@ func (b *building) carve() error {
 			return err
 		}
 	}
+	b.exclude()
 	return b.reopen(all)
+}
+
+var globEscaper = strings.NewReplacer("\\", "\\\\", "*", "\\*", "?", "\\?", "[", "\\[", " ", "\\ ", "\n", "?")
+
+// exclude keeps the placeholders out of git's sight inside, so that the agent
+// neither commits them nor stumbles over them in git clean.
+func (b *building) exclude() {
+	for _, s := range b.writes {
+		var lines strings.Builder
+		for _, c := range b.v.Carved {
+			if rel, in := below(s.inside, c.Path); c.Made && in && !strings.HasPrefix(rel, ".git") {
+				lines.WriteString("/" + globEscaper.Replace(rel) + "\n")
+			}
+		}
+		path := "/.git/info/exclude"
+		text, err := readIn(s.host, path, mounts.MaxData/2)
+		if lines.Len() == 0 || err != nil || lines.Len() > mounts.MaxData/4 {
+			continue
+		}
+		text = append(append(text, "\n# placeholders of protected paths, gone after the end\n"...), lines.String()...)
+		b.late = append(b.late, mounts.Op{Kind: mounts.File, Target: s.inside + path, Mode: 0o644, Data: text,
+			Flags: mounts.Cover | mounts.IfThere | mounts.NoFollow | mounts.Optional, Why: "git must not see our placeholders"})
+	}
 }
 
 func (b *building) isLifted(inside string) bool {
@@ -139,6 +163,7 @@ func (b *building) carveOne(j *journal, g guard, pinned map[string]bool) error {
 		op.Kind, op.Flags = mounts.Mask, mounts.NoFollow
 	}
 	b.late = append(b.late, op)
+	b.v.hosts = append(b.v.hosts, g.path)
 	b.v.Carved = append(b.v.Carved, Carve{Path: g.inside, Hidden: g.hide, Default: g.def, Made: made, Why: g.why})
 	return nil
 }

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -53,9 +54,8 @@ func becomeAgent(dir string, argv []string) error {
 			fmt.Fprintln(os.Stderr, s.Took, s.Name)
 		}
 	}
-	// With a pipe on descriptor 4 this process stays: each line is a request.
 	if os.Getenv("OPENSHELL_VIEW_TEST_STAY") != "" {
-		return stay(plan, dir, argv)
+		return stay(plan, dir)
 	}
 	if err := dropAll(); err != nil {
 		return err
@@ -205,4 +205,78 @@ func wantLines(t *testing.T, got string, want ...string) {
 	}
 }
 
-func stay(mounts.Plan, string, []string) error { return errors.New("not used yet") }
+// stay serves requests on standard input instead of becoming the program: a
+// line "renew" renews the protections, any other is a script for a shell
+// without capabilities (not for root, whose shell would keep them).
+func stay(plan mounts.Plan, dir string) error {
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		if in.Text() == "renew" {
+			again, err := mounts.Renew(plan)
+			fmt.Printf("%q %v\x00", again, err)
+			continue
+		}
+		cmd := exec.Command("/bin/sh", "-c", in.Text())
+		cmd.Dir = dir
+		cmd.Env = []string{"PATH=/usr/bin:/bin"}
+		out, _ := cmd.CombinedOutput()
+		fmt.Printf("%s\x00", out)
+	}
+	return in.Err()
+}
+
+// session is a sandbox whose pid 1 stays.
+type session struct {
+	t   *testing.T
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+func start(t *testing.T, v *View) *session {
+	t.Helper()
+	runtime.LockOSThread()
+	cmd := agent(t, v, "-")
+	cmd.Env = append(cmd.Env, "OPENSHELL_VIEW_TEST_STAY=1")
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		cmd.Wait()
+		runtime.UnlockOSThread()
+	})
+	return &session{t: t, in: in, out: bufio.NewReader(out)}
+}
+
+func (s *session) do(line string) string {
+	s.t.Helper()
+	if _, err := io.WriteString(s.in, line+"\n"); err != nil {
+		s.t.Fatal(err)
+	}
+	got, err := s.out.ReadString(0)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return strings.TrimSuffix(got, "\x00")
+}
+
+func makeSocket(t *testing.T, path string) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		t.Fatal(err)
+	}
+}

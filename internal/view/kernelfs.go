@@ -1,6 +1,7 @@
 package view
 
 import (
+	"os"
 	"strconv"
 
 	"openshell.dev/openshell/internal/mounts"
@@ -82,6 +83,9 @@ var procRules = []procRule{
 func (b *building) proc() {
 	b.add(mounts.Op{Kind: mounts.Proc, Target: "/proc", Why: "processes of the sandbox, and of those only one's own"})
 	for _, r := range procRules {
+		if os.Geteuid() != 0 && !readable("/proc/"+r.name) {
+			continue // not there, or shut to this number by the kernel's own modes
+		}
 		op := mounts.Op{Kind: mounts.Pin, Target: "/proc/" + r.name, Flags: mounts.ReadOnly | mounts.NoExec | mounts.IfThere, Why: r.why}
 		if r.hide {
 			op.Kind, op.Flags = mounts.Mask, mounts.IfThere

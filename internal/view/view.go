@@ -17,6 +17,7 @@
 package view
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -79,14 +80,14 @@ type Identity struct {
 
 // View is a computed view and the placeholders that belong to it.
 type View struct {
-	Plan     mounts.Plan
-	Carved   []Carve  // active protections inside writable directories
-	Notes    []string // what a person should know, one sentence each
-	Dir      string   // where the command starts, inside
-	Home     string   // the home directory, inside
-	visible  []visible
-	journal  *journal
-	readable bool
+	Plan    mounts.Plan
+	Carved  []Carve  // active protections inside writable directories
+	Notes   []string // what a person should know, one sentence each
+	Dir     string   // where the command starts, inside
+	Home    string   // the home directory, inside
+	visible []visible
+	journal *journal
+	hosts   []string // protected paths, on the host
 }
 
 // Carve is one protection inside a writable directory.
@@ -178,6 +179,16 @@ func (v *View) Close() error {
 	j := v.journal
 	v.journal = nil
 	return j.release()
+}
+
+// Lock returns the file whose lock keeps the placeholders, or nil. Hand it to
+// pid 1 of the sandbox (which must not pass it on), and they outlive a killed
+// supervisor as long as the sandbox does.
+func (v *View) Lock() *os.File {
+	if v.journal == nil {
+		return nil
+	}
+	return v.journal.file
 }
 
 type building struct {

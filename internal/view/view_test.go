@@ -52,7 +52,7 @@ func TestNothingElseIsVisible(t *testing.T) {
 			t.Errorf("got %q\nwant %q", lines[2], want)
 		}
 		top := strings.Split(work, "/")[2]
-		if want := "/dev/shm: /home: ann /tmp: " + top + " "; lines[3] != want {
+		if want := "/dev/shm:  /home: ann  /tmp: " + top + " "; lines[3] != want {
 			t.Errorf("got %q\nwant %q", lines[3], want)
 		}
 	})
