@@ -15,14 +15,16 @@ import (
 
 // keychain finds registry credentials where docker and podman put them.
 //
-// The library's keychain comes first: it reads $DOCKER_CONFIG or
-// ~/.docker/config.json, and runs credential helpers. It looks at podman's
-// files only where docker has none, so those follow here, without helpers.
+// Podman's files come first, as podman does it, and are read here, without
+// helpers. Then the library's keychain: it reads $DOCKER_CONFIG or
+// ~/.docker/config.json and runs credential helpers. (It looks at podman's
+// files only where docker has none, and then takes an entry of another
+// repository on the same server for ours.)
 //
 // A keychain that fails does not fail the pull: most images need no
 // credential. The failure is kept and told if the registry then wants one.
 type keychain struct {
-	inner authn.Keychain // nil: authn.DefaultKeychain
+	inner authn.Keychain // the caller's, or the library's
 	files []string       // podman's, most specific first
 
 	mu  sync.Mutex
@@ -55,19 +57,19 @@ func podmanFiles(env func(string) string) []string {
 
 // Resolve implements authn.Keychain.
 func (k *keychain) Resolve(target authn.Resource) (authn.Authenticator, error) {
-	if k.inner != nil {
-		auth, err := k.inner.Resolve(target)
-		if err == nil && auth != authn.Anonymous {
-			return auth, nil
-		}
-		k.note(err)
-	}
 	for _, file := range k.files {
 		auth, err := fileCredential(file, target)
 		k.note(err)
 		if auth != nil {
 			return auth, nil
 		}
+	}
+	if k.inner != nil {
+		auth, err := k.inner.Resolve(target)
+		if err == nil && auth != authn.Anonymous {
+			return auth, nil
+		}
+		k.note(err)
 	}
 	return authn.Anonymous, nil
 }

@@ -43,18 +43,23 @@ func (p *puller) fetch(ctx context.Context, w *workplace, pl *plan, i int) (stri
 		}
 		p.cache.log.Debug("layer download interrupted", "attempt", attempt+1, "err", err)
 	}
-	return "", fmt.Errorf("fetching layer %d of %d: %w", i+1, len(pl.layers), err)
+	_, local := errors.AsType[finalError](err)
+	if _, said := faultOf(err); said || local || ctx.Err() != nil {
+		return "", fmt.Errorf("fetching layer %d of %d: %w", i+1, len(pl.layers), err)
+	}
+	return "", fault.New(fault.Unavailable, "layer %d of %d could not be fetched: %v", i+1, len(pl.layers), err).
+		Hint("try again").Cause(err)
 }
 
 func (p *puller) download(ctx context.Context, l layer, file string, i, n int) error {
 	rc, err := l.open(ctx)
 	if err != nil {
-		return err
+		return finalError{err} // the library has tried again already
 	}
 	defer rc.Close()
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return localError{err}
+		return finalError{err}
 	}
 	defer f.Close()
 	at := Progress{Step: StepDownload, Layer: i + 1, Layers: n, Total: l.desc.Size, Detail: short(l.desc.Digest)}
@@ -69,7 +74,7 @@ func (p *puller) download(ctx context.Context, l layer, file string, i, n int) e
 	}
 	p.tell.step(at)
 	if err := f.Close(); err != nil {
-		return localError{err}
+		return finalError{err}
 	}
 	return nil
 }
@@ -113,25 +118,25 @@ func (e errShort) Error() string {
 	return fmt.Sprintf("a layer ended after %d of %d bytes", e.got, e.want)
 }
 
-// localError marks trouble of our own disk, which no retry cures.
-type localError struct{ err error }
+// finalError marks trouble that no retry of ours cures, such as that of our
+// own disk.
+type finalError struct{ err error }
 
-func (e localError) Error() string { return e.err.Error() }
-func (e localError) Unwrap() error { return e.err }
+func (e finalError) Error() string { return e.err.Error() }
+func (e finalError) Unwrap() error { return e.err }
 
 type localWriter struct{ w io.Writer }
 
 func (l localWriter) Write(p []byte) (int, error) {
 	n, err := l.w.Write(p)
 	if err != nil {
-		err = localError{err}
+		err = finalError{err}
 	}
 	return n, err
 }
 
 func worthRetrying(err error) bool {
-	var local localError
-	if errors.As(err, &local) {
+	if _, final := errors.AsType[finalError](err); final {
 		return false
 	}
 	if f, ok := faultOf(err); ok {

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"encoding/json"
 	"io"
 	"log"
 	"net/http"
@@ -21,7 +22,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
@@ -125,7 +125,7 @@ func withConfig(t testing.TB, img v1.Image, cfg v1.Config, os, arch string) v1.I
 // testRegistry is a registry on loopback.
 type testRegistry struct {
 	host string
-	seen []string // requests, method and path
+
 	hook func(w http.ResponseWriter, r *http.Request) bool
 }
 
@@ -236,4 +236,31 @@ func readFile(t testing.TB, parts ...string) string {
 	return string(data)
 }
 
-var _ = static.NewLayer
+// rawLayer is a layer of given bytes.
+type rawLayer struct {
+	plain, packed []byte
+	kind          types.MediaType
+}
+
+func (l rawLayer) Digest() (v1.Hash, error) {
+	h, _, err := v1.SHA256(bytes.NewReader(l.packed))
+	return h, err
+}
+func (l rawLayer) DiffID() (v1.Hash, error) {
+	h, _, err := v1.SHA256(bytes.NewReader(l.plain))
+	return h, err
+}
+func (l rawLayer) Compressed() (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(l.packed)), nil
+}
+func (l rawLayer) Uncompressed() (io.ReadCloser, error) {
+	return io.NopCloser(bytes.NewReader(l.plain)), nil
+}
+func (l rawLayer) Size() (int64, error)                { return int64(len(l.packed)), nil }
+func (l rawLayer) MediaType() (types.MediaType, error) { return l.kind, nil }
+
+// taggable is any manifest document.
+type taggable struct{ m *v1.Manifest }
+
+func (g taggable) RawManifest() ([]byte, error)        { return json.Marshal(g.m) }
+func (g taggable) MediaType() (types.MediaType, error) { return types.OCIManifestSchema1, nil }
