@@ -28,6 +28,7 @@ type Denial struct {
 	Intent Intent
 	Holder Holder // the process refused
 	Client netip.AddrPort
+	Asked  bool  // the policy was asked, and could allow it if it were changed
 	Cause  error // private
 }
 
@@ -115,8 +116,8 @@ var statusText = map[int]string{
 // policyLine words the narrowest change as a rule that can be pasted below
 // network_policies: one host, one port, one program.
 func policyLine(in Intent, h Holder) string {
-	if in.Host == "" || in.Port == 0 || h.Program() == "" {
-		return ""
+	if in.Host == "" || in.Port == 0 || h.Program() == "" || strings.ContainsAny(h.Program(), "*?[]{}\\") {
+		return "" // unknown, or it would be read as a pattern
 	}
 	return fmt.Sprintf("%s: {endpoints: [{host: %q, port: %d}], binaries: [{path: %q}]}",
 		ruleName(in), in.Host, in.Port, h.Program())

@@ -52,8 +52,8 @@ type Options struct {
 	Own []netip.Prefix
 	// UnknownNames says how the policy DNS treats names no rule mentions.
 	UnknownNames UnknownNames
-	// Change words the narrowest change that would allow a denied intent. By
-	// default it is a line of policy.
+	// Change words the narrowest change that would allow a denied intent, in
+	// place of what the policy says itself.
 	Change func(Intent, Holder) string
 	Limits Limits
 }
@@ -127,9 +127,6 @@ func New(opts Options) *Proxy {
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
-	}
-	if opts.Change == nil {
-		opts.Change = policyLine
 	}
 	p := &Proxy{opts: opts, limits: opts.Limits.withDefaults(), names: newNames(), live: newRegistry(), closing: make(chan struct{})}
 	p.aborted, p.abort = context.WithCancel(context.Background())

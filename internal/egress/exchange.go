@@ -2,6 +2,7 @@ package egress
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -14,9 +15,13 @@ import (
 
 // exchange sends the request and relays its answer. The body goes up beside
 // it, because an answer may come before the body has ended.
-func (f *request) exchange(l *live, client io.Reader) {
+func (f *request) exchange(l *live, rest []byte) {
 	up := bufio.NewWriterSize(counting{l.upstream, &l.up}, smallBuffer)
-	if _, err := up.Write(f.bytes()); err != nil || up.Flush() != nil {
+	_, err := up.Write(f.bytes())
+	if err == nil && (f.upgrade || len(rest) == 0 || f.body.kind == bodyNone) {
+		err = up.Flush() // else it goes with the first bytes of the body
+	}
+	if err != nil {
 		l.cut()
 		return
 	}
@@ -24,6 +29,7 @@ func (f *request) exchange(l *live, client io.Reader) {
 		f.answerUpgrade(l)
 		return
 	}
+	client := io.MultiReader(bytes.NewReader(rest), l.client)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := copyBody(up, bufio.NewReader(client), f.body); err != nil {
@@ -36,10 +42,12 @@ func (f *request) exchange(l *live, client io.Reader) {
 	if !whole {
 		l.cut()
 	}
-	_ = l.upstream.Close()
-	// The body may still be on its way up; closing ends it.
+	// An answer may come before the request has ended. What is left of the
+	// body has a moment to get up, then both ends are closed.
 	finish(l.client)
+	_ = l.upstream.SetWriteDeadline(time.Now().Add(lingerTime))
 	wg.Wait()
+	_ = l.upstream.Close()
 	_ = l.client.Close()
 }
 

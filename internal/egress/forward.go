@@ -1,10 +1,8 @@
 package egress
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,7 +37,7 @@ func (p *Proxy) forward(ctx context.Context, a *Arrival, h *head, rest []byte) {
 	}
 	defer p.live.remove(l)
 	_ = a.Stream.SetDeadline(time.Time{})
-	f.exchange(l, io.MultiReader(bytes.NewReader(rest), a.Stream))
+	f.exchange(l, rest)
 }
 
 // request is a forwarded request that is ready to go.

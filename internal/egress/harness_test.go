@@ -260,6 +260,20 @@ func dial(t testing.TB, addr string) *net.TCPConn {
 	return c.(*net.TCPConn)
 }
 
+// wasEnded connects, sends nothing, and returns how it ended. A reset may
+// already be seen by connect.
+func wasEnded(t testing.TB, addr string) error {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_, err = io.ReadAll(c)
+	return err
+}
+
 // server is an upstream that counts its connections.
 type server struct {
 	addr  string

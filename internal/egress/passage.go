@@ -66,7 +66,7 @@ func (s *passage) evaluate(g *generation) *Denial {
 		v := g.policy.Connect(f)
 		if !v.Allow {
 			d := s.denied(codePolicy, v.Rule, v.Reason)
-			d.Holder, d.Change = s.owner.Holders[i], v.Change
+			d.Holder, d.Change, d.Asked = s.owner.Holders[i], v.Change, true
 			return d
 		}
 		verdicts = append(verdicts, v)

@@ -10,8 +10,12 @@ import (
 
 // report makes the one event of a denial and adds the narrowest change to it.
 func (p *Proxy) report(d *Denial) {
-	if d.Change == "" && d.Code == codePolicy {
+	switch {
+	case !d.Asked:
+	case p.opts.Change != nil:
 		d.Change = p.opts.Change(d.Intent, d.Holder)
+	case d.Change == "":
+		d.Change = policyLine(d.Intent, d.Holder)
 	}
 	if d.Cause != nil {
 		p.opts.Log.Debug("connection not opened", "host", d.Intent.Host, "port", d.Intent.Port, "err", d.Cause)
