@@ -30,10 +30,17 @@ const (
 	skipStats       = 8  // RTEXT_FILTER_SKIP_STATS
 )
 
+// Steps whose failure is answered, not only reported.
+const (
+	stepMake = "make the interface"
+	stepIPv6 = "set up IPv6"
+)
+
 // kind is a way to make the interface.
 type kind struct {
 	name string
 	data func(b *netlink.Batch) // content of IFLA_INFO_DATA, or nil
+	peer bool                   // has another end, to be brought up too
 }
 
 // kinds in the order of trial. A bridge without ports is up and running at
@@ -41,11 +48,11 @@ type kind struct {
 // other end. Never give the bridge a hardware address: setting one makes it
 // count its ports, find none and lose its carrier.
 var kinds = []kind{
-	{"bridge", func(b *netlink.Batch) { b.Attr(brMcastSnooping, 0) }}, // no reports of its own
-	{"dummy", nil},
-	{"veth", func(b *netlink.Batch) {
+	{name: "bridge", data: func(b *netlink.Batch) { b.Attr(brMcastSnooping, 0) }}, // no reports of its own
+	{name: "dummy"},
+	{name: "veth", peer: true, data: func(b *netlink.Batch) {
 		n := b.Nest(vethInfoPeer)
-		b.Raw(ifinfo(0, unix.IFF_UP, unix.IFF_UP)...)
+		b.Raw(ifinfo(0, 0, 0)...)
 		b.AttrString(unix.IFLA_IFNAME, peerName)
 		b.Close(n)
 	}},
@@ -60,8 +67,10 @@ func pack(k kind, index uint32, ipv6 bool) (batch []byte, steps []string) {
 		b.Message(typ, flags|unix.NLM_F_ACK, uint32(len(steps)))
 	}
 	const create = unix.NLM_F_CREATE | unix.NLM_F_EXCL
+	// A route of lo outlives a first try.
+	const replace = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
 
-	step("make the interface", unix.RTM_NEWLINK, create)
+	step(stepMake, unix.RTM_NEWLINK, create)
 	b.Raw(ifinfo(index, 0, 0)...)
 	b.AttrString(unix.IFLA_IFNAME, Interface)
 	info := b.Nest(unix.IFLA_LINKINFO)
@@ -73,19 +82,24 @@ func pack(k kind, index uint32, ipv6 bool) (batch []byte, steps []string) {
 	}
 	b.Close(info)
 
+	if k.peer {
+		step("bring up the other end", unix.RTM_NEWLINK, 0)
+		b.Raw(ifinfo(0, unix.IFF_UP, unix.IFF_UP)...)
+		b.AttrString(unix.IFLA_IFNAME, peerName)
+		if ipv6 {
+			noLinkLocal(&b)
+		}
+	}
+
 	step("bring up lo", unix.RTM_NEWLINK, 0)
 	b.Raw(ifinfo(loIndex, unix.IFF_UP, unix.IFF_UP)...)
 
 	if ipv6 {
 		// Before it is up: no link-local address, so no router
 		// solicitations and nothing a scoped address could reach.
-		step("turn off link-local addresses", unix.RTM_NEWLINK, 0)
+		step(stepIPv6, unix.RTM_NEWLINK, 0)
 		b.Raw(ifinfo(index, 0, 0)...)
-		spec := b.Nest(unix.IFLA_AF_SPEC)
-		inet6 := b.Nest(unix.AF_INET6)
-		b.Attr(unix.IFLA_INET6_ADDR_GEN_MODE, addrGenModeNone)
-		b.Close(inet6)
-		b.Close(spec)
+		noLinkLocal(&b)
 	}
 
 	step("bring up the interface", unix.RTM_NEWLINK, 0)
@@ -99,7 +113,7 @@ func pack(k kind, index uint32, ipv6 bool) (batch []byte, steps []string) {
 	b.Attr(unix.IFA_ADDRESS, addr4...)
 	b.Attr(unix.IFA_BROADCAST, cast4...)
 
-	step("make "+Proxy+" local", unix.RTM_NEWROUTE, create)
+	step("make "+Proxy+" local", unix.RTM_NEWROUTE, replace)
 	b.Raw(rtmsg(unix.AF_INET, 32, unix.RT_TABLE_LOCAL, unix.RT_SCOPE_HOST, unix.RTN_LOCAL)...)
 	b.Attr(unix.RTA_DST, proxy4...)
 	b.Attr(unix.RTA_PREFSRC, addr4...) // or its own address would be the source
@@ -113,28 +127,37 @@ func pack(k kind, index uint32, ipv6 bool) (batch []byte, steps []string) {
 	if !ipv6 {
 		return b.Bytes(), steps
 	}
-	step("add "+Address6, unix.RTM_NEWADDR, create)
+	step(stepIPv6, unix.RTM_NEWADDR, create)
 	b.Raw(ifaddr(unix.AF_INET6, 64, unix.IFA_F_NODAD, index)...)
 	b.Attr(unix.IFA_LOCAL, addr6...)
 	b.Attr(unix.IFA_ADDRESS, addr6...)
 
 	// The kernel adds this route by itself, but later, from a work queue.
 	// Until then captured connections would go to a neighbour search of 3 s.
-	step("make "+Address6+" local at once", unix.RTM_NEWROUTE, create)
+	step(stepIPv6, unix.RTM_NEWROUTE, create)
 	b.Raw(rtmsg(unix.AF_INET6, 128, unix.RT_TABLE_LOCAL, unix.RT_SCOPE_HOST, unix.RTN_LOCAL)...)
 	b.Attr(unix.RTA_DST, addr6...)
 	b.AttrUint32(unix.RTA_OIF, index)
 
-	step("make "+Proxy6+" local", unix.RTM_NEWROUTE, create)
+	step(stepIPv6, unix.RTM_NEWROUTE, replace)
 	b.Raw(rtmsg(unix.AF_INET6, 128, unix.RT_TABLE_LOCAL, unix.RT_SCOPE_HOST, unix.RTN_LOCAL)...)
 	b.Attr(unix.RTA_DST, proxy6...)
 	b.AttrUint32(unix.RTA_OIF, loIndex)
 
-	step("add the IPv6 default route", unix.RTM_NEWROUTE, create)
+	step(stepIPv6, unix.RTM_NEWROUTE, create)
 	b.Raw(rtmsg(unix.AF_INET6, 0, unix.RT_TABLE_MAIN, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST)...)
 	b.Attr(unix.RTA_GATEWAY, gateway6...)
 	b.AttrUint32(unix.RTA_OIF, index)
 	return b.Bytes(), steps
+}
+
+// noLinkLocal has the kernel give an interface no fe80 address.
+func noLinkLocal(b *netlink.Batch) {
+	spec := b.Nest(unix.IFLA_AF_SPEC)
+	inet6 := b.Nest(unix.AF_INET6)
+	b.Attr(unix.IFLA_INET6_ADDR_GEN_MODE, addrGenModeNone)
+	b.Close(inet6)
+	b.Close(spec)
 }
 
 // ifinfo is struct ifinfomsg.

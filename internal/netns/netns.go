@@ -47,7 +47,7 @@ const (
 	SetDenied4 = "denied4" // address . port, with a time-out
 	SetDenied6 = "denied6"
 	// MaxDenied bounds each denied set.
-	MaxDenied = 4096
+	MaxDenied = 512
 )
 
 // Index names a socket of the floor. The order is the order in which the

@@ -21,7 +21,7 @@ func Setup() (Report, error) {
 	}
 	defer unix.Close(fd)
 	rep := Report{IPv6: hasIPv6()}
-	if err := makeInterface(fd, &rep); err != nil {
+	if err := makeInterface(fd, kinds, &rep); err != nil {
 		return Report{}, err
 	}
 	if err := verify(fd, &rep); err != nil {
@@ -33,38 +33,76 @@ func Setup() (Report, error) {
 
 // indexes to try for the interface: the natural one, and one above what the
 // kernel may have taken for tunnels of its own in every new namespace.
-var indexes = []uint32{2, 200}
+var indexes = [2]uint32{2, 200}
 
-func makeInterface(fd int, rep *Report) error {
+// Devices are the indexes that a socket inside may be bound to, 0 for none.
+func Devices() []uint32 { return []uint32{0, loIndex, indexes[0], indexes[1]} }
+
+// makeInterface tries the kinds in order. A kind that the kernel has and that
+// fails is an error: another kind would not make it good.
+func makeInterface(fd int, kinds []kind, rep *Report) error {
 	var tried []error
 	for _, kind := range kinds {
-		for _, index := range indexes {
-			err := send(fd, kind, index, rep.IPv6)
-			if err == nil {
-				rep.Kind = kind.name
-				return nil
-			}
-			tried = append(tried, fmt.Errorf("%s: %w", kind.name, err))
-			if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EEXIST) {
-				break
-			}
+		err := makeKind(fd, kind, rep)
+		if err == nil {
+			rep.Kind = kind.name
+			return nil
 		}
-		if err := tried[len(tried)-1]; !errors.Is(err, unix.EOPNOTSUPP) {
-			break // a kind that exists and fails is not made good by another
+		tried = append(tried, fmt.Errorf("%s: %w", kind.name, err))
+		if !errors.Is(err, errNoKind) {
+			break
 		}
 	}
 	return fmt.Errorf("making interface %s: %w", Interface, errors.Join(tried...))
 }
 
-// send sends the whole batch in one message and names the step that failed.
-func send(fd int, k kind, index uint32, ipv6 bool) error {
-	batch, steps := pack(k, index, ipv6)
-	err := netlink.Exchange(fd, batch, 1, uint32(len(steps)), nil)
-	var refusal *netlink.Refusal
-	if errors.As(err, &refusal) && refusal.Seq >= 1 && int(refusal.Seq) <= len(steps) {
-		return fmt.Errorf("%s: %w", steps[refusal.Seq-1], refusal.Errno)
+// errNoKind means that the kernel cannot make this kind of interface.
+var errNoKind = errors.New("not in this kernel")
+
+func makeKind(fd int, kind kind, rep *Report) error {
+	index := indexes[0]
+	failed, err := send(fd, kind, index, rep.IPv6)
+	if failed == stepMake && (errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST)) {
+		index = indexes[1]
+		failed, err = send(fd, kind, index, rep.IPv6)
 	}
-	return err
+	switch {
+	case err == nil:
+		return nil
+	case failed == stepMake && errors.Is(err, unix.EOPNOTSUPP):
+		return errNoKind
+	case failed != stepIPv6:
+		return fmt.Errorf("%s: %w", failed, err)
+	}
+	// IPv6 is switched off on this machine. Without its addresses and routes
+	// nothing can be sent by it, so the floor stands without it.
+	if err := remove(fd, index); err != nil {
+		return fmt.Errorf("removing it again: %w", err)
+	}
+	rep.IPv6 = false
+	rep.Notes = append(rep.Notes, "no IPv6 inside: "+err.Error())
+	if failed, err = send(fd, kind, index, false); err != nil {
+		return fmt.Errorf("%s: %w", failed, err)
+	}
+	return nil
+}
+
+// send sends the whole batch in one message and names the step that failed.
+func send(fd int, k kind, index uint32, ipv6 bool) (failed string, err error) {
+	batch, steps := pack(k, index, ipv6)
+	err = netlink.Exchange(fd, batch, 1, uint32(len(steps)), nil)
+	var refusal *netlink.Refusal
+	if errors.As(err, &refusal) {
+		return steps[refusal.Seq-1], refusal.Errno
+	}
+	return "exchange", err
+}
+
+func remove(fd int, index uint32) error {
+	var b netlink.Batch
+	b.Message(unix.RTM_DELLINK, unix.NLM_F_ACK, 1)
+	b.Raw(ifinfo(index, 0, 0)...)
+	return netlink.Exchange(fd, b.Bytes(), 1, 1, nil)
 }
 
 // settleTime bounds the wait for a veth pair to report its carrier.

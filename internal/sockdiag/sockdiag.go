@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/openshell/internal/netlink"
+	"openshell.dev/openshell/internal/netns"
 )
 
 // ErrNoSocket means that no such connection exists, or no longer.
@@ -48,9 +49,9 @@ type Diag struct {
 // NewDiag wraps a NETLINK_SOCK_DIAG descriptor. The caller keeps and closes it.
 func NewDiag(fd int) *Diag { return &Diag{fd: fd} }
 
-// bound devices to try: none, lo, and whatever index the interface has. A
-// socket bound to a device is only found by a question naming it.
-var devices = []uint32{0, 1, 2}
+// devices to try. A socket bound to a device is only found by a question that
+// names it.
+var devices = netns.Devices()
 
 // Lookup finds the program's end of a connection: local is the program's
 // address, remote the destination it asked for (before any redirection).
