@@ -82,7 +82,7 @@ func (p HostPattern) Match(host string) bool {
 		rest = rest[:dot]
 	}
 	if p.labels[0] == "**" {
-		return !strings.HasPrefix(rest, ".") && rest != "" && !strings.Contains(rest, "..")
+		return rest != "" && rest[0] != '.' && rest[len(rest)-1] != '.' && !strings.Contains(rest, "..")
 	}
 	return MatchLabel(p.labels[0], rest)
 }
