@@ -51,6 +51,7 @@ var procRules = []procRule{
 	{"irq", false, "which processor serves which device"},
 	{"bus", false, "configuration space of devices"},
 	{"fs", false, "settings of file systems"},
+	{"pressure", false, "a writer makes the kernel watch the whole machine"},
 	{"mtrr", false, "memory types"},
 	{"driver", false, "settings of drivers"},
 	{"acpi", true, "power of the machine; the file wakeup can be written"},
