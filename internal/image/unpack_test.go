@@ -405,26 +405,7 @@ func FuzzUnpack(f *testing.F) {
 		if err != nil || t.Failed() {
 			return
 		}
-		// What the model believes is what is on disk.
-		var want []string
-		var visit func(n *node, at string)
-		visit = func(n *node, at string) {
-			for name, kid := range n.kids {
-				full := filepath.Join(at, name)
-				switch kid.kind {
-				case kindDir:
-					want = append(want, full+"/")
-					visit(kid, full)
-				case kindLink:
-					want = append(want, full+" -> "+kid.target)
-				default:
-					want = append(want, full)
-				}
-			}
-		}
-		visit(u.tree.root, "")
-		sort.Strings(want)
-		if diff := cmp.Diff(want, j.tree(t)); diff != "" {
+		if diff := cmp.Diff(modelTree(u.tree.root), j.tree(t)); diff != "" {
 			t.Errorf("the model and the disk differ (-model +disk):\n%s", diff)
 		}
 	})

@@ -42,13 +42,19 @@ func ResolveUser(rootfs, user string) (User, error) {
 		return User{Name: strconv.Itoa(DefaultID), UID: DefaultID, GID: DefaultID}, nil
 	}
 	name, group, hasGroup := strings.Cut(user, ":")
-	for _, part := range []string{name, group} {
-		if err := component(part); err != nil && (part != "" || !hasGroup || part == name) {
+	if err := component(name); err != nil {
+		return User{}, userFault(user, "%v", err)
+	}
+	if hasGroup {
+		if group == "" {
+			return User{}, userFault(user, "the group after the colon is empty")
+		}
+		if err := component(group); err != nil {
 			return User{}, userFault(user, "%v", err)
 		}
 	}
-	if hasGroup && group == "" {
-		return User{}, userFault(user, "the group after the colon is empty")
+	if id, numeric := parseID(name); numeric && id == 0 {
+		return User{}, rootFault(user)
 	}
 	acc, err := readAccounts(rootfs)
 	if err != nil {
@@ -70,8 +76,7 @@ func ResolveUser(rootfs, user string) (User, error) {
 		return User{}, userFault(user, "%v", err)
 	}
 	if u.UID == 0 || u.GID == 0 {
-		return User{}, userFault(user, "it is root").
-			Hint("set process.run_as_user and process.run_as_group in the policy, or USER in the image")
+		return User{}, rootFault(user)
 	}
 	if _, numeric := parseID(name); !numeric {
 		if u.Groups, err = acc.groupsOf(u); err != nil {
@@ -84,6 +89,11 @@ func ResolveUser(rootfs, user string) (User, error) {
 func userFault(user, format string, args ...any) *fault.Error {
 	return fault.New(fault.FailedPrecondition, "the image's USER %.100q cannot be used: %s", user, fmt.Sprintf(format, args...)).
 		Because("IMAGE_USER")
+}
+
+func rootFault(user string) error {
+	return userFault(user, "it is root").
+		Hint("set process.run_as_user and process.run_as_group in the policy, or USER in the image")
 }
 
 func component(s string) error {
