@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"math/bits"
+	"slices"
 	"strings"
 )
 
@@ -22,8 +23,9 @@ type Glob struct {
 type globAlt struct {
 	prefix string // literal start
 	ops    []globOp
-	// exact: the whole alternative is the prefix; rest: prefix, then anything.
-	exact, rest bool
+	// exact: the whole alternative is the prefix; rest: prefix, then anything;
+	// crossing: a class can take the separator.
+	exact, rest, crossing bool
 }
 
 type globOp struct {
@@ -68,18 +70,19 @@ func CompileGlob(pattern string, sep byte) (*Glob, error) {
 		if len(ops) > maxGlobOps {
 			return nil, errors.New("the glob is too long")
 		}
-		g.alts = append(g.alts, newGlobAlt(ops))
+		g.alts = append(g.alts, newGlobAlt(ops, sep))
 	}
 	return g, nil
 }
 
-func newGlobAlt(ops []globOp) globAlt {
+func newGlobAlt(ops []globOp, sep byte) globAlt {
 	var prefix []byte
 	for len(ops) > 0 && ops[0].kind == opByte {
 		prefix = append(prefix, ops[0].b)
 		ops = ops[1:]
 	}
-	return globAlt{prefix: string(prefix), ops: ops, exact: len(ops) == 0, rest: len(ops) == 1 && ops[0].kind == opAll}
+	crossing := slices.ContainsFunc(ops, func(o globOp) bool { return o.kind == opClass && o.takes(sep, sep) })
+	return globAlt{prefix: string(prefix), ops: ops, exact: len(ops) == 0, rest: len(ops) == 1 && ops[0].kind == opAll, crossing: crossing}
 }
 
 // braces expands {a,b} into the list of alternatives.
@@ -270,6 +273,82 @@ func (a *globAlt) match(s string, sep byte) bool {
 	case a.rest:
 		return true
 	}
+	if a.crossing {
+		return a.simulate(s, sep)
+	}
+	return a.walk(s, sep)
+}
+
+// walk matches with two marks to fall back to: the last "*" and the last "**".
+// The earliest place after an earlier one is always the best, because a "*"
+// ends with its segment and a "**" may take anything.
+func (a *globAlt) walk(s string, sep byte) bool {
+	star, starAt, deep, deepAt := -1, 0, -1, 0
+	for k, i := 0, 0; ; {
+		if k == len(a.ops) {
+			if i == len(s) {
+				return true
+			}
+		} else {
+			switch op := &a.ops[k]; op.kind {
+			case opStar:
+				star, starAt = k, i
+				k++
+				continue
+			case opAll:
+				star, deep, deepAt = -1, k, i
+				k++
+				continue
+			case opMaybe:
+				star, deep, deepAt = -1, k+1, i
+				k += 2
+				continue
+			case opByte, opOne, opClass, opUntilSep:
+				if i < len(s) && op.takes(s[i], sep) {
+					k++
+					i++
+					continue
+				}
+			}
+		}
+		switch {
+		case star >= 0 && starAt < len(s) && s[starAt] != sep:
+			starAt++
+			k, i = star+1, starAt
+		case deep >= 0 && deepAt < len(s):
+			if a.ops[deep].kind == opUntilSep {
+				next := strings.IndexByte(s[deepAt:], sep)
+				if next < 0 {
+					return false
+				}
+				deepAt += next
+			}
+			deepAt++
+			star = -1
+			k, i = deep+1, deepAt
+		default:
+			return false
+		}
+	}
+}
+
+// takes reports whether the operation stands for exactly this byte.
+func (o *globOp) takes(b, sep byte) bool {
+	switch o.kind {
+	case opByte:
+		return o.b == b
+	case opOne:
+		return b != sep
+	case opClass:
+		return o.class[b>>6]&(1<<(b&63)) != 0
+	case opStar, opAll, opMaybe, opUntilSep:
+	}
+	return false
+}
+
+// simulate follows all possibilities at once. It is right for every glob and
+// needed where a class can cross a separator.
+func (a *globAlt) simulate(s string, sep byte) bool {
 	// The set of operations that may be next, one bit each.
 	const words = maxGlobOps/64 + 1
 	var now, next [words]uint64
@@ -320,18 +399,8 @@ func (a *globAlt) enter(set *[maxGlobOps/64 + 1]uint64, k int) {
 func (a *globAlt) step(set *[maxGlobOps/64 + 1]uint64, k int, b, sep byte) bool {
 	op := &a.ops[k]
 	switch op.kind {
-	case opByte:
-		if op.b != b {
-			return false
-		}
-		a.enter(set, k+1)
-	case opOne:
-		if b == sep {
-			return false
-		}
-		a.enter(set, k+1)
-	case opClass:
-		if op.class[b>>6]&(1<<(b&63)) == 0 {
+	case opByte, opOne, opClass:
+		if !op.takes(b, sep) {
 			return false
 		}
 		a.enter(set, k+1)
