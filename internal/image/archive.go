@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -56,38 +57,56 @@ func sniff(ctx context.Context, file string, l Limits) (form, error) {
 	defer f.Close()
 	defer z.Close()
 	tr := tar.NewReader(ctxReader{ctx, countStream{z, m}})
-	found := form(0)
-	for range sniffEntries {
+	n := 0
+	onlyImageNames := true
+	for ; n < sniffEntries; n++ {
 		hdr, err := tr.Next()
 		if err == io.EOF {
 			break
 		}
+		if err != nil && n == 0 {
+			return 0, notTar(file, err)
+		}
 		if err != nil {
-			if found == 0 {
-				return 0, fault.New(fault.InvalidArgument, "%q is not a tar archive", file).Cause(err)
-			}
 			return 0, archiveError(err)
 		}
 		name := path.Clean("/" + hdr.Name)[1:]
 		top, _, _ := strings.Cut(name, "/")
 		switch {
-		case top == "" || hdr.Typeflag == tar.TypeXGlobalHeader:
-			continue
 		case name == "oci-layout":
 			return formOCI, nil
 		case name == "manifest.json" && hdr.Typeflag == tar.TypeReg:
 			return formDocker, nil
-		case top == "blobs" || name == "index.json" || name == "repositories" ||
-			strings.HasSuffix(name, ".json") || strings.HasSuffix(name, ".tar") || isHex64(top):
-			found = formDocker // may be; the manifest comes last in some
-		default:
+		case slices.Contains(rootDirs, top):
 			return formRootfs, nil
+		case top != "" && !imageName(top):
+			onlyImageNames = false
 		}
 	}
-	if found == 0 {
+	switch {
+	case n == 0:
 		return 0, fault.New(fault.InvalidArgument, "%q is an empty archive", file)
+	case onlyImageNames:
+		return 0, fault.New(fault.InvalidArgument, "%q looks like an image archive but has no manifest.json and no oci-layout", file)
 	}
-	return 0, fault.New(fault.InvalidArgument, "%q looks like an image archive but has no manifest.json and no oci-layout", file)
+	return formRootfs, nil
+}
+
+// rootDirs are directories that no image archive has at its top.
+var rootDirs = []string{"bin", "boot", "dev", "etc", "home", "lib", "lib64", "nix", "opt", "proc", "root", "run", "sbin", "srv", "sys", "tmp", "usr", "var"}
+
+// imageName reports whether a top-level name is one of an image archive.
+func imageName(top string) bool {
+	hex := strings.TrimPrefix(top, "sha256:")
+	hex, _, _ = strings.Cut(hex, ".")
+	return top == "blobs" || top == "index.json" || top == "repositories" || isHex64(hex)
+}
+
+func notTar(file string, err error) error {
+	if f, ok := faultOf(err); ok {
+		return f
+	}
+	return fault.New(fault.InvalidArgument, "%q is not a tar archive", file).Cause(err)
 }
 
 func isHex64(s string) bool {

@@ -157,7 +157,8 @@ type refRecord struct {
 }
 
 func (c *Cache) refPath(reference, platform string) string {
-	return c.path("refs", fmt.Sprintf("%x.json", sha256.Sum256([]byte(reference+"\x00"+platform)))[:32])
+	sum := sha256.Sum256([]byte(reference + "\x00" + platform))
+	return c.path("refs", fmt.Sprintf("%x.json", sum[:16]))
 }
 
 func (c *Cache) lookup(reference, platform string) (refRecord, bool) {

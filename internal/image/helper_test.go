@@ -264,3 +264,11 @@ type taggable struct{ m *v1.Manifest }
 
 func (g taggable) RawManifest() ([]byte, error)        { return json.Marshal(g.m) }
 func (g taggable) MediaType() (types.MediaType, error) { return types.OCIManifestSchema1, nil }
+
+func v1Config() v1.Config { return v1.Config{} }
+
+// rawLayerOf is a layer that is not packed.
+func rawLayerOf(t testing.TB, entries ...entry) v1.Layer {
+	data := makeTar(t, entries...)
+	return rawLayer{plain: data, packed: data, kind: types.OCIUncompressedLayer}
+}

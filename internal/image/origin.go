@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"strings"
@@ -172,10 +173,10 @@ func (l *layoutOrigin) manifest(_ context.Context, d v1.Descriptor) ([]byte, err
 	}
 	data, err := readPlainAt(l.root, name, manifestMax)
 	if err == nil && data == nil {
-		err = malformed("%q lacks the manifest %s", l.what, d.Digest)
+		err = fs.ErrNotExist
 	}
 	if err != nil {
-		return nil, err
+		return nil, malformed("%q lacks the manifest %s (%v)", l.what, d.Digest, err)
 	}
 	return data, verifyBytes(data, d.Digest)
 }
