@@ -28,6 +28,7 @@ type journal struct {
 	name  string
 	file  *os.File // locked while the owner lives
 	lock  *os.File // held during Build, Close and Sweep
+	pool  *pool    // as long as the lock is held
 	mine  []entry
 	other []entry
 }
@@ -93,7 +94,7 @@ func openJournal(state, id string) (*journal, error) {
 		return nil, err
 	}
 	j.name = join(j.dir, id+journalSuffix)
-	f, err := os.OpenFile(j.name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	f, err := j.begin(id + journalSuffix)
 	if err != nil {
 		j.unlock()
 		if errors.Is(err, os.ErrExist) {
@@ -108,6 +109,37 @@ func openJournal(state, id string) (*journal, error) {
 	}
 	j.file = f
 	return j, nil
+}
+
+// begin makes the journal's file, from an unused one if there is any.
+func (j *journal) begin(name string) (*os.File, error) {
+	dir, err := unix.Open(j.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dir)
+	flags := os.O_CREATE | os.O_EXCL | os.O_RDWR
+	if done, err := j.pool.take(entry{file: true}, dir, name); err != nil {
+		return nil, err
+	} else if done {
+		flags = os.O_RDWR
+	}
+	return os.OpenFile(j.name, flags, 0o600)
+}
+
+// end takes the journal's file away. The lock goes first: pid 1 may still hold
+// a copy of the descriptor.
+func (j *journal) end(f *os.File, name string) {
+	defer f.Close()
+	unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	dir, err := unix.Open(j.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(dir)
+		if f.Truncate(0) == nil && j.pool.put(entry{file: true}, dir, filepath.Base(name)) {
+			return
+		}
+	}
+	os.Remove(name)
 }
 
 func lockJournals(state string) (*journal, error) {
@@ -130,6 +162,7 @@ func lockJournals(state string) (*journal, error) {
 		return nil, stateError(j.dir, err)
 	}
 	j.lock = f
+	j.pool = openPool(j.dir)
 	return j, nil
 }
 
@@ -139,8 +172,9 @@ func stateError(dir string, err error) error {
 
 func (j *journal) unlock() {
 	if j.lock != nil {
+		j.pool.close()
 		j.lock.Close()
-		j.lock = nil
+		j.lock, j.pool = nil, nil
 	}
 }
 
@@ -210,7 +244,7 @@ func (j *journal) remove(entries []entry) {
 	slices.SortStableFunc(entries, func(x, y entry) int { return len(y.path) - len(x.path) })
 	for _, e := range entries {
 		if !slices.ContainsFunc(j.other, func(o entry) bool { return o.path == e.path }) {
-			e.remove()
+			e.remove(j.pool)
 		}
 	}
 }
@@ -227,13 +261,12 @@ func (j *journal) release() error {
 		if err != nil {
 			return err
 		}
-		j.lock = l.lock
+		j.lock, j.pool = l.lock, l.pool
 	}
 	defer j.unlock()
 	err := j.sweep() // reads the others; ours is skipped by name
 	j.remove(mine)
-	os.Remove(name)
-	file.Close()
+	j.end(file, name)
 	return err
 }
 

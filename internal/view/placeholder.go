@@ -63,6 +63,9 @@ func (j *journal) make(dir int, name string, e entry) error {
 	if err := j.record(e); err != nil {
 		return err
 	}
+	if done, err := j.pool.take(e, dir, name); done || err != nil {
+		return err
+	}
 	if !e.file {
 		return unix.Mkdirat(dir, name, 0o755)
 	}
@@ -107,28 +110,21 @@ func cannotAppear(dir int, err error) bool {
 	return errors.Is(err, unix.EACCES) && unix.Fstat(dir, &st) == nil && int(st.Uid) != os.Geteuid()
 }
 
-// remove deletes the placeholder if it is as it was made. A directory in use
-// is not empty and stays; a file with another content is somebody's.
-func (e entry) remove() {
+// remove takes the placeholder away if it is as it was made. A directory in
+// use is not empty and stays; a file with another content is somebody's.
+func (e entry) remove(p *pool) {
 	parent, err := openReal(filepath.Dir(e.path))
 	if err != nil {
 		return // gone, or reached by a link now: not ours to follow
 	}
 	defer unix.Close(parent)
 	name := filepath.Base(e.path)
-	if !e.file {
-		unix.Unlinkat(parent, name, unix.AT_REMOVEDIR)
+	if !pristine(parent, name, e) || p.put(e, parent, name) {
 		return
 	}
-	f, err := reopenBelow(parent, name, unix.O_RDONLY|unix.O_NONBLOCK)
-	if err != nil {
+	if e.file {
+		unix.Unlinkat(parent, name, 0)
 		return
 	}
-	defer f.Close()
-	buf := make([]byte, len(e.content)+1)
-	n, _ := f.ReadAt(buf, 0)
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || string(buf[:n]) != e.content {
-		return
-	}
-	unix.Unlinkat(parent, name, 0)
+	unix.Unlinkat(parent, name, unix.AT_REMOVEDIR)
 }

@@ -149,7 +149,7 @@ func TestPlaceholdersAreSharedAndCollected(t *testing.T) {
 		if read(t, work+"/.vscode/settings.json")+read(t, work+"/.mcp.json") != "minemine" {
 			t.Error("the sweep took a person's files")
 		}
-		if got := tree(t, state+"/"+journalDir); got != "lock\n" {
+		if got := tree(t, state+"/"+journalDir); got != "lock\npool\n" {
 			t.Errorf("journals left: %q", got)
 		}
 		// A directory that became a link is not followed.
