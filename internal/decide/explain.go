@@ -120,9 +120,13 @@ func (ix *Index) Change(f Flow, v Verdict) Change {
 	if strings.Contains(f.Host, ":") {
 		target = "[" + f.Host + "]:" + port
 	}
+	key := policy.AllowKey(f.Host, []uint16{f.Port})
+	for n := 2; ix.doc.Rule(key) != nil; n++ {
+		key = policy.AllowKey(f.Host, []uint16{f.Port}) + "_" + strconv.Itoa(n)
+	}
 	c := Change{
 		Line: fmt.Sprintf("%s: {endpoints: [{host: %s, port: %s}], binaries: [{path: %s}]}",
-			policy.AllowKey(f.Host, []uint16{f.Port}), strconv.Quote(f.Host), port, yamlString(program)),
+			key, strconv.Quote(f.Host), port, yamlString(program)),
 		Run: brand.Name + " run --allow " + target + " -- ...",
 	}
 	if !strings.Contains(f.Host, ":") { // the contract splits at every colon
@@ -140,7 +144,7 @@ func (ix *Index) Change(f Flow, v Verdict) Change {
 	default:
 		c.Text = fmt.Sprintf("add a policy that allows %s to reach %s", show(program), target)
 		c.YAML = string(policy.Canonical(&policy.Document{Rules: []policy.Rule{{
-			Key:       policy.AllowKey(f.Host, []uint16{f.Port}),
+			Key:       key,
 			Endpoints: []policy.Endpoint{{Host: f.Host, Ports: []uint16{f.Port}}},
 			Binaries:  []policy.Binary{{Path: program}},
 		}}}))

@@ -89,7 +89,7 @@ var (
 	hosts    = []string{"a.b.c", "b.b.c", "x.a.b.c", "xa.b.c", "10.0.0.1", "10.1.0.1", "c.d", "a.c.c"}
 	patterns = append([]string{"*.b.c", "**.b.c", "x*.b.c", "*.*.c", "**.c.c", "10.*.*.*", "A.b.C", ""}, hosts...)
 	paths    = []string{"/bin/a", "/bin/b", "/usr/bin/a", "/bin/c/a"}
-	binaries = append([]string{"/**", "/bin/*", "/*/bin/a", "/bin/*/a"}, paths...)
+	binaries = append([]string{"/**", "/**", "/**", "/bin/*", "/*/bin/a", "/bin/*/a"}, paths...)
 )
 
 // drawDocument makes a valid policy without ambiguity.
@@ -126,12 +126,22 @@ func drawDocument(t *rapid.T) *policy.Document {
 	return d
 }
 
-func drawFlow(t *rapid.T) decide.Flow {
+// drawFlow makes a flow, mostly one that some rule of d speaks of.
+func drawFlow(t *rapid.T, d *policy.Document) decide.Flow {
 	f := decide.Flow{Host: rapid.SampledFrom(hosts).Draw(t, "dest"), Port: rapid.Uint16Range(1, 3).Draw(t, "port")}
-	for range rapid.SampledFrom([]int{0, 1, 1, 1, 2}).Draw(t, "holders") {
+	if len(d.Rules) > 0 && rapid.IntRange(0, 3).Draw(t, "aim") > 0 {
+		r := rapid.SampledFrom(d.Rules).Draw(t, "rule")
+		if len(r.Endpoints) > 0 {
+			e := rapid.SampledFrom(r.Endpoints).Draw(t, "endpoint")
+			f.Port = rapid.SampledFrom(e.Ports).Draw(t, "port")
+			fits := slices.DeleteFunc(slices.Clone(hosts), func(h string) bool { return !covers(e.Host, h) })
+			f.Host = rapid.SampledFrom(append(fits, hosts[0])).Draw(t, "fit")
+		}
+	}
+	for range rapid.SampledFrom([]int{0, 1, 1, 1, 1, 1, 2}).Draw(t, "holders") {
 		var c []decide.Program
-		for range rapid.IntRange(0, 3).Draw(t, "chain") {
-			c = append(c, decide.Program{Path: rapid.SampledFrom(append([]string{""}, paths...)).Draw(t, "path")})
+		for range rapid.SampledFrom([]int{0, 1, 1, 2, 3}).Draw(t, "chain") {
+			c = append(c, decide.Program{Path: rapid.SampledFrom(append(append([]string{""}, paths...), paths...)).Draw(t, "path")})
 		}
 		f.Programs = append(f.Programs, c)
 	}
@@ -148,7 +158,7 @@ func checkOracle(t *rapid.T) {
 		return // ambiguous
 	}
 	for range 8 {
-		f := drawFlow(t)
+		f := drawFlow(t, d)
 		v, want := ix.Connect(f), decideSlowly(d, f)
 		if v.Allow != want.allow || v.Allow && v.Rule.Key != want.rule {
 			t.Fatalf("%+v: %+v, the oracle says %+v\n%s", f, v, want, policy.Canonical(d))
@@ -175,7 +185,7 @@ func checkOracle(t *rapid.T) {
 			t.Fatalf("%+v: %+v, the oracle says %+v\n%s", f, v, want, policy.Canonical(d))
 		}
 	}
-	checkTrace(t, ix)
+	checkTrace(t, d, ix)
 }
 
 // checkChange applies the proposed rule, which must be enough for a single
@@ -211,8 +221,8 @@ func checkChange(t *rapid.T, d *policy.Document, ix *decide.Index, f decide.Flow
 }
 
 // checkTrace compares the explaining walk with the verdict.
-func checkTrace(t *rapid.T, ix *decide.Index) {
-	f := drawFlow(t)
+func checkTrace(t *rapid.T, d *policy.Document, ix *decide.Index) {
+	f := drawFlow(t, d)
 	tr := ix.Trace(f)
 	ok := make([]bool, len(f.Programs))
 	for _, s := range tr.Endpoints {
