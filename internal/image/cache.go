@@ -10,10 +10,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"openshell.dev/openshell/internal/brand"
 	"openshell.dev/openshell/internal/fault"
@@ -106,12 +107,16 @@ func fileID(id string) string { return strings.Replace(id, ":", "-", 1) }
 // leaseWait is how long a removal or a look may hold an image's lock.
 const leaseWait = 10 * time.Second
 
-var idForm = regexp.MustCompile(`^[a-z0-9]+:[0-9a-f]{64,128}$`)
+// isID reports whether a string is a digest, and so safe as a file name.
+func isID(s string) bool {
+	_, err := v1.NewHash(s)
+	return err == nil
+}
 
 // load returns a published image with a lease on it, or nil if it is not
 // there.
 func (c *Cache) load(id string) (*Image, error) {
-	if !idForm.MatchString(id) {
+	if !isID(id) {
 		return nil, fault.New(fault.InvalidArgument, "%q is not an image id", id)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaseWait)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"strings"
 	"sync"
 
@@ -42,7 +41,18 @@ type catalogueFile struct {
 	Images   []Entry `toml:"image"`
 }
 
-var catalogueWord = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
+// catalogueWord reports whether a word can be the last part of a repository.
+func catalogueWord(s string) bool {
+	edge := true // no separator at the ends, or beside another
+	for _, r := range s {
+		alnum := r >= 'a' && r <= 'z' || r >= '0' && r <= '9'
+		if !alnum && (edge || !strings.ContainsRune("._-", r)) {
+			return false
+		}
+		edge = !alnum
+	}
+	return !edge
+}
 
 // Builtin returns the catalogue shipped with us.
 var Builtin = sync.OnceValue(func() *Catalogue {
@@ -108,9 +118,9 @@ func parseCatalogue(file string, data []byte) (*Catalogue, error) {
 	}
 	for _, e := range doc.Images {
 		switch {
-		case !catalogueWord.MatchString(e.Name) || len(e.Name) > 63:
+		case !catalogueWord(e.Name) || len(e.Name) > 63:
 			return nil, bad("%q cannot be the name of an image", e.Name)
-		case officialNames[e.Name]:
+		case officialNames()[e.Name]:
 			return nil, bad("%q is an official image of the default registry and keeps that meaning", e.Name)
 		}
 		if _, twice := c.entries[e.Name]; twice {

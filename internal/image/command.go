@@ -3,7 +3,6 @@ package image
 import (
 	"os"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -88,7 +87,15 @@ func Workspace(c Config) (string, error) {
 // ManagedWorkspace is the workspace of an image that names none.
 const ManagedWorkspace = "/sandbox"
 
-var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+func envName(k string) bool {
+	for i, r := range k {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_'
+		if !letter && (i == 0 || !(r >= '0' && r <= '9' || r == '.' || r == '-')) {
+			return false
+		}
+	}
+	return k != ""
+}
 
 const (
 	envMax      = 1024
@@ -109,7 +116,7 @@ func Environ(c Config, base []string) (env, dropped []string) {
 	var order []string
 	for i, kv := range c.Env {
 		k, v, ok := strings.Cut(kv, "=")
-		if !ok || i >= envMax || !envName.MatchString(k) || len(kv) > envValueMax || strings.IndexByte(v, 0) >= 0 || denied(k) {
+		if !ok || i >= envMax || !envName(k) || len(kv) > envValueMax || strings.IndexByte(v, 0) >= 0 || denied(k) {
 			dropped = append(dropped, k)
 			continue
 		}

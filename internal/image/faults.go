@@ -13,12 +13,16 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
+	"openshell.dev/openshell/internal/brand"
 	"openshell.dev/openshell/internal/fault"
 )
 
 // publicFault gives every error of a pull a public face.
 func (c *Cache) publicFault(ctx context.Context, src Source, err error) error {
 	if f, ok := faultOf(err); ok {
+		if hint := src.instead(f); hint != "" {
+			f.Hint("%s", hint)
+		}
 		if f == err {
 			return f
 		}
@@ -35,6 +39,21 @@ func (c *Cache) publicFault(ctx context.Context, src Source, err error) error {
 		return f
 	}
 	return fault.New(fault.Internal, "the image %q could not be unpacked", src.Typed).Cause(err)
+}
+
+// instead is a better hint than the registry's where we know what the person
+// may have meant by a reference that leads nowhere.
+func (s Source) instead(f *fault.Error) string {
+	switch {
+	case f.Reason != "IMAGE_NOT_FOUND" && f.Reason != "IMAGE_UNAUTHORIZED":
+		return ""
+	case s.near != "":
+		return "for the local path: --from " + s.near
+	case s.Entry != nil:
+		return "build the image, push it to a registry of yours as " + s.Entry.Name + ":latest, and set " +
+			brand.Env("COMMUNITY_REGISTRY") + "=HOST/PATH of that registry"
+	}
+	return ""
 }
 
 // explain turns what a registry or the network did into words.

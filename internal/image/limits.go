@@ -16,11 +16,11 @@ type Limits struct {
 	Layers   int   // 256
 	PathLen  int   // bytes of a path inside the image; 3,800
 	Depth    int   // directories in a path; 200
-	Ratio    int64 // unpacked to packed, beyond the first 256 MiB of a layer; 200
+	Ratio    int64 // unpacked to packed, beyond Free bytes of a layer; 200
+	Free     int64 // unpacked bytes of a layer that no ratio applies to; 256 MiB
 }
 
 const (
-	ratioFloor   = 256 << 20
 	manifestMax  = 4 << 20
 	configMax    = 8 << 20
 	componentMax = 255 // NAME_MAX
@@ -40,6 +40,7 @@ func (l Limits) withDefaults() Limits {
 	or(&l.Bytes, 32<<30)
 	or(&l.Download, 16<<30)
 	or(&l.Ratio, 200)
+	or(&l.Free, 256<<20)
 	orInt(&l.Entries, 1_000_000)
 	orInt(&l.Layers, 256)
 	orInt(&l.PathLen, 3800)
@@ -77,7 +78,7 @@ func (m *meter) check() error {
 	if m.total > m.limits.Bytes || m.stream > m.limits.Bytes {
 		return overLimit("it unpacks to more than %s", byteSize(m.limits.Bytes))
 	}
-	if big := max(m.stream, m.written); big > ratioFloor && big/m.limits.Ratio > m.packed {
+	if big := max(m.stream, m.written); big > m.limits.Free && big/m.limits.Ratio > m.packed {
 		return overLimit("a layer unpacks to more than %d times its size", m.limits.Ratio)
 	}
 	return nil

@@ -446,6 +446,32 @@ func TestRegistryErrorsAreToldInWords(t *testing.T) {
 	}
 }
 
+func TestAReferenceThatLeadsNowhereIsHelped(t *testing.T) {
+	reg := newRegistry(t)
+	c := newCache(t, Limits{})
+	o := PullOptions{Keychain: noCredentials, Attempts: 1}
+	src, err := Resolve("openclaw", ResolveOptions{CommunityRegistry: reg.host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Pull(t.Context(), src, o)
+	if fault.KindOf(err) != fault.NotFound || !strings.Contains(fault.HintOf(err), "OPENSHELL_COMMUNITY_REGISTRY=") {
+		t.Errorf("a word of the catalogue: %v (hint %q)", err, fault.HintOf(err))
+	}
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, reg.host, "app"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	src, err = Resolve(reg.host+"/app", ResolveOptions{Local: true, Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Pull(t.Context(), src, o)
+	if fault.KindOf(err) != fault.NotFound || !strings.Contains(fault.HintOf(err), "--from ./"+reg.host+"/app") {
+		t.Errorf("a directory without a dot: %v (hint %q)", err, fault.HintOf(err))
+	}
+}
+
 func TestProgressAddsUp(t *testing.T) {
 	reg := newRegistry(t)
 	img := makeImage(t, v1.Config{}, makeLayer(t, entry{name: "a", body: "1"}), makeLayer(t, entry{name: "b", body: "2"}))

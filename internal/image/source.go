@@ -41,6 +41,7 @@ type Source struct {
 	Note      string // what the word became, for the person; may be empty
 	Entry     *Entry // the catalogue entry it came from, or nil
 	ref       name.Reference
+	near      string // a local path that the person may have meant, or empty
 }
 
 // ResolveOptions say what Resolve may use.
@@ -76,6 +77,11 @@ func Resolve(source string, o ResolveOptions) (Source, error) {
 	if looksLocal(source) || archiveName(source) {
 		if local, found, err := resolveLocal(src, o); err != nil || found {
 			return local, err
+		}
+	}
+	if o.Local && !archiveName(source) {
+		if _, err := os.Stat(filepath.Join(o.Dir, source)); err == nil {
+			src.near = "./" + source
 		}
 	}
 	return resolveReference(src, o)
@@ -244,7 +250,7 @@ func resolveReference(src Source, o ResolveOptions) (Source, error) {
 		if !former || full != src.Typed {
 			src.Note = quote(src.Typed) + " is " + full + " in the image catalogue"
 		}
-	case bare && prefix != "" && !officialNames[word]:
+	case bare && prefix != "" && !officialNames()[word]:
 		full = prefix + "/" + word + ":latest"
 		src.Note = quote(word) + " is " + full + " (" + brand.Env("COMMUNITY_REGISTRY") + ")"
 	}

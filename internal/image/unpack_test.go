@@ -348,7 +348,7 @@ func TestLimitsEndTheWork(t *testing.T) {
 	for i := range 100 {
 		many = append(many, entry{name: fmt.Sprintf("f%d", i)})
 	}
-	bomb := gz(t, makeTar(t, entry{name: "big", body: strings.Repeat("\x00", 300<<20)}))
+	bomb := gz(t, makeTar(t, entry{name: "big", body: strings.Repeat("\x00", 5<<20)}))
 	for _, tc := range []struct {
 		name   string
 		limits Limits
@@ -358,7 +358,8 @@ func TestLimitsEndTheWork(t *testing.T) {
 		{"bytes", Limits{Bytes: 1 << 20}, [][]byte{makeTar(t, entry{name: "a", body: zeros}, entry{name: "b", body: zeros})}, "more than 1 MB"},
 		{"bytes over layers", Limits{Bytes: 3 << 19}, [][]byte{makeTar(t, entry{name: "a", body: zeros}), makeTar(t, entry{name: "a", body: zeros})}, "more than 1 MB"},
 		{"entries", Limits{Entries: 99}, [][]byte{makeTar(t, many...)}, "more than 99 files"},
-		{"ratio", Limits{Ratio: 100}, [][]byte{bomb}, "more than 100 times"},
+		{"ratio", Limits{Ratio: 100, Free: 1 << 20}, [][]byte{bomb}, "more than 100 times"},
+		{"ratio of what is not a file", Limits{Ratio: 100, Free: 1 << 20}, [][]byte{gz(t, append(makeTar(t, entry{name: "a"}), make([]byte, 5<<20)...))}, "more than 100 times"},
 		{"bytes after the end of the archive", Limits{Bytes: 1 << 20}, [][]byte{gz(t, append(makeTar(t, entry{name: "a"}), make([]byte, 2<<20)...))}, "more than 1 MB"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -30,7 +30,7 @@ func (c *Cache) Hold(id, sandboxDir string) error {
 	if id == "" {
 		return nil
 	}
-	if !idForm.MatchString(id) {
+	if !isID(id) {
 		return fault.New(fault.InvalidArgument, "%q is not an image id", id)
 	}
 	dir, err := filepath.Abs(sandboxDir)
@@ -46,7 +46,7 @@ func (c *Cache) Hold(id, sandboxDir string) error {
 // Unhold takes a hold back. Removing the sandbox directory does the same.
 func (c *Cache) Unhold(id, sandboxDir string) error {
 	dir, err := filepath.Abs(sandboxDir)
-	if err != nil || !idForm.MatchString(id) {
+	if err != nil || !isID(id) {
 		return err
 	}
 	err = os.Remove(c.holdPath(id, dir))
@@ -133,7 +133,7 @@ func (c *Cache) references() map[string][]string {
 // Remove takes an image out of the cache. An image that a sandbox needs, or
 // that a process uses, is a FailedPrecondition fault.
 func (c *Cache) Remove(id string) error {
-	if !idForm.MatchString(id) {
+	if !isID(id) {
 		return fault.New(fault.InvalidArgument, "%q is not an image id", id)
 	}
 	if h := c.holders(id); len(h) > 0 {

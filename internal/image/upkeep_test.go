@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/openshell/internal/fault"
@@ -210,6 +211,57 @@ func TestAnOrdinaryAccountPullsAndRemoves(t *testing.T) {
 		img.Close()
 		if _, err := c.Prune(t.Context(), PruneOptions{}); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// What an ordinary account unpacks is what its overlay can stand on.
+func TestAnOverlayStandsOnTheImage(t *testing.T) {
+	kerneltest.Require(t, kerneltest.UserNS)
+	kerneltest.Child{Ordinary: true, Clone: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, Ambient: true, InsideID: 1000}.Run(t, func(t *testing.T) {
+		c := newCache(t, Limits{})
+		img := mustPull(t, c, writeLayout(t, filepath.Join(t.TempDir(), "lay"), map[string]v1.Image{"": makeImage(t, v1Config(), makeLayer(t,
+			entry{name: "etc/", mode: 0o500}, entry{name: "etc/old", body: "lower", mode: 0o200}, entry{name: "gone", body: "x"}))}))
+		sandbox := t.TempDir()
+		merged := t.TempDir()
+		mount := func() {
+			t.Helper()
+			upper, work, err := Layer(sandbox, 0o755)
+			if err != nil {
+				t.Fatal(describe(err))
+			}
+			opts := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,userxattr", img.RootfsDir, upper, work)
+			if err := unix.Mount("overlay", merged, "overlay", 0, opts); err != nil {
+				if err == unix.EPERM || err == unix.ENODEV {
+					t.Skip("needs overlay mounts in a user namespace")
+				}
+				t.Fatal(err)
+			}
+		}
+		mount()
+		if got := readFile(t, merged, "etc/old"); got != "lower" {
+			t.Errorf("etc/old = %q", got)
+		}
+		writeFile(t, filepath.Join(merged, "etc/new"), []byte("upper"))
+		if err := os.Remove(filepath.Join(merged, "gone")); err != nil {
+			t.Error(err)
+		}
+		if err := unix.Unmount(merged, 0); err != nil {
+			t.Fatal(err)
+		}
+		mount() // stopped and started again
+		if got := readFile(t, merged, "etc/new"); got != "upper" {
+			t.Errorf("etc/new = %q", got)
+		}
+		if _, err := os.Lstat(filepath.Join(merged, "gone")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("gone is back: %v", err)
+		}
+		if err := unix.Unmount(merged, 0); err != nil {
+			t.Fatal(err)
+		}
+		readFile(t, img.RootfsDir, "gone") // the image itself is untouched
+		if err := RemoveLayer(sandbox); err != nil {
+			t.Error(describe(err))
 		}
 	})
 }
