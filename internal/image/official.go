@@ -8,7 +8,8 @@ import (
 // officialNames are names that the default registry offers as official
 // images. In 0.1.x they work as they are, so no catalogue may take one and no
 // prefix is put before one. The list need not be complete to be safe: a name
-// missing here is only resolved differently if a catalogue has it.
+// missing here is only resolved differently if a catalogue has it or the person
+// set a prefix.
 var officialNames = sync.OnceValue(func() map[string]bool { return wordSet(officialWords) })
 
 const officialWords = `
