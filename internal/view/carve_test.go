@@ -114,9 +114,47 @@ func TestProtectedPathsCannotBeChanged(t *testing.T) {
 				if err := v.Close(); err != nil {
 					t.Error(err)
 				}
-				for _, p := range []string{".git/commondir", ".vscode", ".idea", ".cursor", ".claude", ".codex", ".gemini", ".mcp.json"} {
+				for _, p := range []string{".git/commondir", ".vscode", ".idea", ".cursor", ".claude", ".codex", ".gemini", ".mcp.json", "refs"} {
 					if _, err := os.Lstat(work + "/" + p); err == nil {
 						t.Errorf("%s is there after the end: %s", p, out)
+					}
+				}
+			})
+		})
+	}
+}
+
+// The sandbox breaks the repository and makes the workspace, or git's own
+// files, name a program. Then git of the host runs there, as a prompt does.
+func TestGitOfTheHostRunsNothingOfTheSandbox(t *testing.T) {
+	const bare = `rm -f .git/HEAD; rm -rf refs objects; mkdir objects refs; echo "ref: refs/heads/main" > HEAD; mkdir hooks; `
+	for name, script := range map[string]string{
+		"bare":          bare + `printf "[core]\n\tbare = false\n\tworktree = $PWD\n\tfsmonitor = touch $PWD/PWNED; false\n" > config`,
+		"fsmonitor":     `git config core.fsmonitor "touch $PWD/PWNED; false"`,
+		"hook":          `printf '#!/bin/sh\ntouch PWNED\n' > .git/hooks/post-index-change; chmod +x .git/hooks/post-index-change`,
+		"commondir":     `cp -r .git ev; printf "[core]\n\tfsmonitor = touch $PWD/PWNED; false\n" > ev/config; rm -f .git/commondir; echo ../ev > .git/commondir`,
+		"filter":        `echo '* filter=x' > .gitattributes; git config filter.x.clean "touch $PWD/PWNED; cat"; touch a.txt`,
+		"another .git":  `mv .git g; git init -q .; git config core.fsmonitor "touch $PWD/PWNED; false"`,
+		"link for .git": `rm -rf .git; W=$PWD; mkdir r; cd r; git init -q . ; git config core.fsmonitor "touch $W/PWNED; false"; cd ..; ln -s r/.git .git`,
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			eachUser(t, func(t *testing.T) {
+				for _, fresh := range []bool{false, true} {
+					work, state := place(t)
+					if !fresh {
+						repo(t, work)
+					}
+					v := build(t, Spec{State: state, Workdir: work})
+					sh(t, v, "git config --global --add safe.directory '*';"+script)
+					if err := v.Close(); err != nil {
+						t.Error(err)
+					}
+					host := exec.Command("sh", "-c", "git status; git diff; git add -A; git commit -qm x; git log -1")
+					host.Dir = work
+					host.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}
+					out, _ := host.CombinedOutput()
+					if _, err := os.Lstat(work + "/PWNED"); err == nil {
+						t.Errorf("fresh %v: git of the host ran what the sandbox wrote: %s", fresh, out)
 					}
 				}
 			})

@@ -12,9 +12,12 @@ import (
 
 // Explain reports why the program at the host path cmd could not be found or
 // started inside, with the flag that would show it, or nil. It follows the
-// links of the host and the interpreter of a script. Only for the host base,
-// where paths inside are paths of the host.
+// links of the host and the interpreter of a script. On another base than the
+// host's, programs are the image's own and there is nothing to explain.
 func (v *View) Explain(cmd string) error {
+	if !v.onHost {
+		return nil
+	}
 	for hops := 0; hops < 40; hops++ {
 		if !v.shows(cmd) {
 			dir := prefixOf(cmd)

@@ -19,6 +19,11 @@ var gitDirRules = []rule{
 	{path: "commondir", file: true, content: ".\n", why: "would redirect git to another config"},
 }
 
+// Git takes a directory with HEAD, refs and objects for a repository, config
+// and all, as soon as the .git in it is broken; a sandbox can break it. A plain
+// file under one of these names stops that.
+const notBare = "keeps the workspace itself from being taken for a repository"
+
 const (
 	maxGitConfig = 256 << 10
 	maxModules   = 128
@@ -35,8 +40,19 @@ func (b *building) rulesFor(s share) ([]rule, error) {
 		return nil, nil
 	}
 	rules := append([]rule(nil), workspaceRules...)
-	if kindAt(dir, "HEAD") == unix.S_IFREG && (kindAt(dir, "objects") == unix.S_IFDIR || kindAt(dir, "commondir") == unix.S_IFREG) {
+	refs, objects := kindAt(dir, "refs"), kindAt(dir, "objects")
+	switch {
+	case kindAt(dir, "HEAD") == unix.S_IFREG && (objects == unix.S_IFDIR || kindAt(dir, "commondir") == unix.S_IFREG):
 		rules = gitRules(dir, "", nil) // the share is itself a git directory
+	case refs == 0:
+		rules = append(rules, rule{path: "refs", file: true, why: notBare})
+	case objects == 0:
+		rules = append(rules, rule{path: "objects", file: true, why: notBare})
+	case refs == unix.S_IFDIR && objects == unix.S_IFDIR:
+		rules = gitRules(dir, "", rules) // one file short of a git directory
+	}
+	if kindAt(dir, ".hg") == unix.S_IFDIR {
+		rules = append(rules, rule{path: ".hg/hgrc", file: true, why: "names programs that Mercurial of the host runs"})
 	}
 	switch kindAt(dir, ".git") {
 	case 0:

@@ -60,8 +60,11 @@ func (b *building) base() error {
 		return b.dirBase()
 	default:
 		s := b.spec.Base
+		if s.Upper == "" || s.Work == "" {
+			return fault.New(fault.Internal, "an image needs a directory for what the sandbox changes")
+		}
 		b.add(mounts.OverlayRoot(s.Lower, s.Upper, s.Work, "the image, and what this sandbox changed of it"))
-		b.see("/", s.Lower[0], s.Upper != "")
+		b.see("/", s.Lower[0], true)
 		return nil
 	}
 }

@@ -88,6 +88,7 @@ type View struct {
 	visible []visible
 	journal *journal
 	hosts   []string // protected paths, on the host
+	onHost  bool     // the base is the host's own system
 }
 
 // Carve is one protection inside a writable directory.
@@ -122,6 +123,7 @@ func Build(spec Spec) (v *View, err error) {
 	if err := b.normalize(); err != nil {
 		return nil, err
 	}
+	b.v.onHost = b.spec.Base.host()
 	if err := b.base(); err != nil {
 		return nil, err
 	}
