@@ -12,9 +12,9 @@
 // pid 1 with CAP_NET_ADMIN over fresh user and network namespaces; the outside
 // half uses its constants only.
 //
-// The interface is a bridge without ports: one name in every list, up and
-// running at once, with multicast. A dummy is the second choice, a pair whose
-// other end stays visible the last; Report says which was taken.
+// The interface is of a kind that is alone in every list, up and running at
+// once and with multicast: dummy or ifb where their driver is there, else a
+// bridge without ports. Report says which was taken.
 package netns
 
 import "golang.org/x/sys/unix"
@@ -85,7 +85,7 @@ func (s *Sockets) Close() {
 
 // Report says what Setup found and what it could not do.
 type Report struct {
-	Kind   string   // of the interface: bridge, dummy or veth
+	Kind   string   // of the interface: dummy, ifb, bridge or veth
 	IPv6   bool     // the namespace has IPv6 addresses and routes
 	Others []string // further interfaces the kernel made by itself, all down
 	Notes  []string // conveniences left out, in words; never a control

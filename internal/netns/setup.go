@@ -43,6 +43,9 @@ func Devices() []uint32 { return []uint32{0, loIndex, indexes[0], indexes[1]} }
 func makeInterface(fd int, kinds []kind, rep *Report) error {
 	var tried []error
 	for _, kind := range kinds {
+		if kind.present && !present(kind.name) {
+			continue
+		}
 		err := makeKind(fd, kind, rep)
 		if err == nil {
 			rep.Kind = kind.name
@@ -54,6 +57,12 @@ func makeInterface(fd int, kinds []kind, rep *Report) error {
 		}
 	}
 	return fmt.Errorf("making interface %s: %w", Interface, errors.Join(tried...))
+}
+
+// present tells whether trying a kind loads no driver: it is loaded, or the
+// kernel has no modules at all.
+func present(name string) bool {
+	return unix.Access("/sys/module/"+name, unix.F_OK) == nil || unix.Access("/proc/modules", unix.F_OK) == unix.ENOENT
 }
 
 // errNoKind means that the kernel cannot make this kind of interface.
