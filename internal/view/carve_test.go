@@ -129,7 +129,7 @@ func TestProtectedPathsCannotBeChanged(t *testing.T) {
 func TestGitOfTheHostRunsNothingOfTheSandbox(t *testing.T) {
 	const bare = `rm -f .git/HEAD; rm -rf refs objects; mkdir objects refs; echo "ref: refs/heads/main" > HEAD; mkdir hooks; `
 	for name, script := range map[string]string{
-		"bare":          bare + `printf "[core]\n\tbare = false\n\tworktree = $PWD\n\tfsmonitor = touch $PWD/PWNED; false\n" > config`,
+		"bare":          bare + `printf "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = $PWD\n\tfsmonitor = touch $PWD/PWNED; false\n" > config`,
 		"fsmonitor":     `git config core.fsmonitor "touch $PWD/PWNED; false"`,
 		"hook":          `printf '#!/bin/sh\ntouch PWNED\n' > .git/hooks/post-index-change; chmod +x .git/hooks/post-index-change`,
 		"commondir":     `cp -r .git ev; printf "[core]\n\tfsmonitor = touch $PWD/PWNED; false\n" > ev/config; rm -f .git/commondir; echo ../ev > .git/commondir`,
