@@ -18,6 +18,9 @@ import (
 
 const childVar = "OPENSHELL_KERNELTEST_CHILD"
 
+// noLinger spares every child of a race-detecting test a second at its end.
+const noLinger = "GORACE=atexit_sleep_ms=0"
+
 // OrdinaryID is the numeric user and group of an account without privileges.
 // It needs no entry in the password file.
 const OrdinaryID = 13777
@@ -63,7 +66,7 @@ func (c Child) Run(t *testing.T, body func(t *testing.T)) {
 	// closed to other accounts.
 	cmd := exec.Command("/proc/self/fd/" + strconv.Itoa(int(exe.Fd())))
 	cmd.Args = []string{os.Args[0], "-test.run=^" + strings.ReplaceAll(t.Name(), "/", "$/^") + "$", "-test.v", "-test.count=1", "-test.timeout=120s"}
-	cmd.Env = append(os.Environ(), childVar+"="+t.Name(), "TMPDIR=/tmp")
+	cmd.Env = append(os.Environ(), childVar+"="+t.Name(), "TMPDIR=/tmp", noLinger)
 	cmd.Env = append(cmd.Env, c.Env...)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Cloneflags: c.Clone}

@@ -53,6 +53,7 @@ func Require(t testing.TB, wanted ...Need) {
 func canUnshare(flags uintptr) func() bool {
 	return func() bool {
 		cmd := exec.Command("/proc/self/exe", "-test.run=^$")
+		cmd.Env = append(os.Environ(), noLinger)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
 		return cmd.Run() == nil
 	}
