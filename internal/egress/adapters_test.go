@@ -72,6 +72,18 @@ func TestADeniedConnectionIsToldAtOnce(t *testing.T) {
 			t.Errorf("handshake: %v", err)
 		}
 	})
+	t.Run("a hello that comes in single bytes too", func(t *testing.T) {
+		c := dial(t, b.caught)
+		for _, one := range []byte{22, 3, 1, 2, 0, 1, 0, 1} {
+			if _, err := c.Write([]byte{one}); err != nil {
+				break // it was told before it had said all
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if got, _ := io.ReadAll(c); string(got) != string(alertAccessDenied) {
+			t.Errorf("got %x", got)
+		}
+	})
 	t.Run("HTTP gets the reason", func(t *testing.T) {
 		got := exchange(t, b.caught, "GET /x?token=1 HTTP/1.1\r\nHost: evil.example.com\r\n\r\n")
 		head, body, _ := strings.Cut(got, "\r\n\r\n")
@@ -122,6 +134,10 @@ func TestADeniedConnectionIsToldAtOnce(t *testing.T) {
 		got := exchange(t, b.explicit, "GET http://evil.example.com/a?k=v HTTP/1.1\r\nHost: evil.example.com\r\n\r\n")
 		if !strings.HasPrefix(got, "HTTP/1.1 403 ") || !strings.Contains(got, `GET evil.example.com:80/a?[redacted] not permitted by policy`) {
 			t.Errorf("got %q", got)
+		}
+		events := b.events(1, func(e event.Event) bool { return e.Class == event.HTTP })
+		if len(events) != 1 || event.Line(events[0]) != `HTTP:GET [MED] DENIED /usr/bin/curl(64) -> GET http://evil.example.com/a?\[redacted\] [policy:- engine:opa] [reason:endpoint evil.example.com:80 is not allowed by any policy]` {
+			t.Errorf("events %+v", events)
 		}
 	})
 	t.Run("SOCKS5", func(t *testing.T) {

@@ -128,10 +128,12 @@ func (p *Proxy) lookup(r *reply, q dnsmessage.Question) dnsmessage.RCode {
 		}
 		return dnsmessage.RCodeSuccess
 	}
-	if isAlias(host) || p.current.Load().policy.Names(host) {
+	// apt and others ask for _service._proto.NAME before they connect to NAME.
+	base := withoutService(host)
+	if isAlias(base) || p.current.Load().policy.Names(base) {
 		return p.synthesise(r, q, host, false)
 	}
-	if p.opts.UnknownNames == NXDomain || !observable(host) {
+	if p.opts.UnknownNames == NXDomain || !observable(base) {
 		p.reportQuestion(q, "the name is not allowed by any policy", !strings.HasSuffix(host, ".arpa"))
 		return dnsmessage.RCodeNameError
 	}
@@ -141,6 +143,18 @@ func (p *Proxy) lookup(r *reply, q dnsmessage.Question) dnsmessage.RCode {
 		p.reportQuestion(q, "the name is not allowed by any policy", true)
 	}
 	return p.synthesise(r, q, host, true)
+}
+
+// withoutService strips the leading labels of a service name (RFC 2782).
+func withoutService(host string) string {
+	for strings.HasPrefix(host, "_") {
+		_, rest, ok := strings.Cut(host, ".")
+		if !ok {
+			return host
+		}
+		host = rest
+	}
+	return host
 }
 
 // addressType reports whether ordinary programs ask for t before they connect.

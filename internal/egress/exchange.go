@@ -26,6 +26,7 @@ func (f *request) exchange(l *live, rest []byte) {
 		return
 	}
 	if f.upgrade {
+		l.early = rest
 		f.answerUpgrade(l)
 		return
 	}
@@ -36,7 +37,9 @@ func (f *request) exchange(l *live, rest []byte) {
 			// Half a request must not be taken for a whole one.
 			f.broken.Store(errors.Is(err, errBody))
 			reset(l.upstream)
+			return
 		}
+		watch(l)
 	})
 	whole := f.answer(l, bufio.NewReader(l.upstream))
 	if !whole {
@@ -49,6 +52,22 @@ func (f *request) exchange(l *live, rest []byte) {
 	wg.Wait()
 	_ = l.upstream.Close()
 	_ = l.client.Close()
+}
+
+// watch notices a client that leaves while the answer is awaited: a reset ends
+// the exchange, an end makes it subject to the shorter idle time. What else
+// the client sends belongs to no request.
+func watch(l *live) {
+	var b [1]byte
+	_, err := l.client.Read(b[:])
+	var timeout net.Error
+	switch {
+	case err == nil, errors.As(err, &timeout) && timeout.Timeout():
+	case errors.Is(err, io.EOF):
+		l.half.Store(true)
+	default:
+		l.cut()
+	}
 }
 
 // finish ends our side and gives the client a moment to read the end before

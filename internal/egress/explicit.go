@@ -36,6 +36,7 @@ func (p *Proxy) explicit(ctx context.Context, a *Arrival) {
 // http reads one request head and hands the connection to its adapter.
 func (p *Proxy) http(ctx context.Context, a *Arrival, first []byte) {
 	raw, rest, err := readHead(a.Stream, first, maxRequestHead)
+	_ = a.Stream.SetDeadline(time.Time{}) // the rest has time limits of its own
 	if err == nil {
 		var h *head
 		if h, err = parseRequest(raw); err == nil {

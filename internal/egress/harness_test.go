@@ -28,8 +28,15 @@ import (
 	"openshell.dev/openshell/internal/identity"
 )
 
-// TestMain fails if a test left a goroutine of this package behind.
+// TestMain plays the other processes of a benchmark, and fails if a test left a goroutine of this package behind.
 func TestMain(m *testing.M) {
+	if name := os.Getenv("EGRESS_ROLE"); name != "" {
+		if err := playRole(name); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	code := m.Run()
 	for range 100 {
 		if code != 0 || leaked() == "" {

@@ -12,8 +12,8 @@ import (
 var synthetic = netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, 0, 0}), 15)
 
 const (
-	maxNames    = 1<<17 - 2    // of the /15 without its first and last address
-	maxObserved = maxNames / 4 // names that no rule mentions
+	maxNames    = 1<<17 - 2 // of the /15 without its first and last address
+	maxObserved = 8192      // names that no rule mentions
 	synthBase   = 198<<24 | 18<<16
 )
 
@@ -28,7 +28,7 @@ type names struct {
 func newNames() *names { return &names{byName: map[string]uint32{}} }
 
 // address returns the address of name, giving it one if there is room.
-// observed says that no rule mentions the name: those may use a quarter.
+// observed says that no rule mentions the name: those may use a part.
 func (n *names) address(name string, observed bool) (netip.Addr, bool) {
 	n.mu.RLock()
 	off, ok := n.byName[name]

@@ -21,6 +21,8 @@ type Executable struct {
 type Holder struct {
 	PID int
 	// Chain is the process's executable, then its ancestors', nearest first.
+	// An executable without a path is not known: as the first it denies, as an
+	// ancestor it matches no rule.
 	Chain []Executable
 }
 
@@ -45,7 +47,7 @@ func (o Owner) first() Holder {
 }
 
 // errNobody says that no process holds the connection any more.
-var errNobody = errors.New("no process of the sandbox holds the connection")
+var errNobody = errors.New("no process of the sandbox could be found behind the connection")
 
 // owner finds and checks the owner of an arrival: each executable of each
 // holder must be the content its path had at first use.
@@ -57,7 +59,8 @@ func (p *Proxy) owner(ctx context.Context, a *Arrival) (Owner, error) {
 	defer cancel()
 	o, err := a.Owner(ctx)
 	if err != nil {
-		return Owner{}, fmt.Errorf("find the program: %w", err)
+		p.opts.Log.Warn("owner of a connection not found", "err", err)
+		return Owner{}, errNobody
 	}
 	if len(o.Holders) == 0 {
 		return Owner{}, errNobody
@@ -67,6 +70,9 @@ func (p *Proxy) owner(ctx context.Context, a *Arrival) (Owner, error) {
 			return o, errNobody
 		}
 		for i, x := range h.Chain {
+			if i > 0 && x.Path == "" {
+				continue // an ancestor whose file is gone grants nothing
+			}
 			if _, err := p.opts.Pins.Check(x.Path, x.Version, x.Open); err != nil {
 				if i > 0 {
 					return o, fmt.Errorf("ancestor integrity check failed for %s: %w", h.Program(), err)

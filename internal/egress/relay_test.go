@@ -253,3 +253,57 @@ func TestLargeBuffersAreBoundedAndGivenBack(t *testing.T) {
 		t.Errorf("%d large buffers in use, want %d", got, before)
 	}
 }
+
+func TestManyIdleConnectionsHoldLittle(t *testing.T) {
+	up := serve(t, echo)
+	b := start(t, Options{Policy: rules{allow: []string{"a.example.com:" + up.port}, private: true}})
+	b.zone.names["a.example.com"] = []string{"127.0.0.1"}
+	const many = 300
+	var all []*net.TCPConn
+	for range many {
+		c := tunnel(t, b, "a.example.com:"+up.port)
+		_, _ = io.WriteString(c, "x")
+		var one [1]byte
+		if _, err := io.ReadFull(c, one[:]); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
+	}
+	if s := b.proxy.Stats(); s.Relayed != many || s.Sent != many || s.Received != many {
+		t.Errorf("stats %+v", s)
+	}
+	if got := largeInUse.Load(); got != 0 {
+		t.Errorf("%d large buffers held by idle connections", got)
+	}
+	for _, c := range all {
+		_ = c.Close()
+	}
+	waitFor(t, "all to end", func() bool { return b.proxy.Stats().Open == 0 })
+}
+
+func TestAReaderThatDoesNotReadHoldsTheWriterBack(t *testing.T) {
+	var sent atomic.Int64
+	up := serve(t, func(c net.Conn) {
+		block := make([]byte, 64<<10)
+		for {
+			n, err := c.Write(block)
+			sent.Add(int64(n))
+			if err != nil {
+				return
+			}
+		}
+	})
+	b := start(t, Options{Policy: rules{allow: []string{"a.example.com:" + up.port}, private: true}})
+	b.zone.names["a.example.com"] = []string{"127.0.0.1"}
+	c := tunnel(t, b, "a.example.com:"+up.port)
+	last := int64(-1)
+	waitFor(t, "the upstream to be held back", func() bool {
+		now := sent.Load()
+		held := now == last && now > 0
+		last = now
+		return held
+	})
+	if _, err := io.CopyN(io.Discard, c, last+1<<20); err != nil { // and it goes on
+		t.Error(err)
+	}
+}

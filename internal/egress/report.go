@@ -32,6 +32,9 @@ func (p *Proxy) report(d *Denial) {
 		e.Activity, e.Severity, e.Action, e.Disposition = event.NetFail, event.Low, event.ActionUnknown, event.DispositionError
 		e.Message = "connection to " + d.Intent.Authority() + " failed"
 	}
+	if d.Intent.How == Forward {
+		asRequest(&e, d.Intent)
+	}
 	if d.Change != "" {
 		e.Unmapped = append(e.Unmapped, event.Pair{Key: "narrowest_change", Value: d.Change})
 	}
@@ -40,14 +43,27 @@ func (p *Proxy) report(d *Denial) {
 
 // reportAllowed makes the event of a connection that got through.
 func (p *Proxy) reportAllowed(s *passage, to netip.AddrPort) {
-	p.opts.Events.Emit(event.Event{
+	e := event.Event{
 		Class: event.Network, Activity: event.NetOpen, Severity: event.Informational, Status: event.Success,
 		Action: event.Allowed, Disposition: event.DispositionAllowed,
 		Actor: actor(s.owner.first()), Src: endpointOf(s.client), Dst: destination(s.intent, to.Addr()),
 		Rule: orDash(s.rule()), Engine: "opa", Protocol: "tcp",
 		Message:  fmt.Sprintf("%s allowed %s", verb(s.intent), what(s.intent)),
 		Unmapped: details(s.intent, s.gen),
-	})
+	}
+	if s.intent.How == Forward {
+		asRequest(&e, s.intent)
+	}
+	p.opts.Events.Emit(e)
+}
+
+// asRequest makes e an HTTP event: a forwarded request is one request.
+func asRequest(e *event.Event, in Intent) {
+	if e.Activity == event.NetFail {
+		return // the connection failed, not the request
+	}
+	e.Class, e.Activity = event.HTTP, event.HTTPActivity(in.Method)
+	e.Method, e.URL = in.Method, "http://"+hostField(in)+in.Target
 }
 
 // reportCut makes the event of a connection that a new policy ended.

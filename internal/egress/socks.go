@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"time"
 )
 
 // Requests of SOCKS5 (RFC 1928, 4 and 5).
@@ -38,6 +39,7 @@ const (
 // socks handles SOCKS version 5 (RFC 1928) without authentication, CONNECT only.
 func (p *Proxy) socks(ctx context.Context, a *Arrival) {
 	in, answer, err := socksRequest(a.Stream)
+	_ = a.Stream.SetDeadline(time.Time{}) // the rest has time limits of its own
 	if err != nil {
 		if answer == nil {
 			answer = []byte{}

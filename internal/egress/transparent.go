@@ -38,6 +38,7 @@ func (p *Proxy) destination(a *Arrival) (in Intent, why string) {
 	addr := a.Original.Addr().Unmap()
 	in = Intent{Host: addr.String(), Addr: addr, Port: a.Original.Port(), How: Transparent}
 	if !addr.IsValid() || addr.Zone() != "" {
+		in.Host, in.Addr = "unknown", netip.Addr{}
 		return in, "the destination of the connection is not known"
 	}
 	// A program that connects straight to the capture port shows that port as

@@ -1,5 +1,7 @@
 package event
 
+import "strings"
+
 // The names of OCSF 1.8.0 for the numbers in use.
 var classWords = map[Class]struct {
 	name       string
@@ -36,6 +38,17 @@ var (
 	dispositionNames = map[Disposition]string{0: "Unknown", 1: "Allowed", 2: "Blocked", 15: "Detected", 25: "Rejected", 27: "Error"}
 	statusNames      = map[Status]string{0: "Unknown", 1: "Success", 2: "Failure"}
 )
+
+// HTTPActivity returns the activity id of an HTTP method, Other for those
+// without one.
+func HTTPActivity(method string) uint8 {
+	for id, name := range httpActivities {
+		if strings.EqualFold(name, method) {
+			return id
+		}
+	}
+	return Other
+}
 
 func (c Class) activity(id uint8) string {
 	if name := classWords[c].activities[id]; name != "" {
