@@ -55,6 +55,23 @@ const (
 	PortNotAllowed                  // a rule names the host, not the port
 	ProgramUnknown                  // no process, or one without a known executable
 	ProgramNotAllowed               // rules name the endpoint, not the program
+
+	// Of requests. Only the first three can be softened by auditing.
+	RuleDenied            // a deny rule fired
+	NoRule                // no allow rule matches
+	QueryNotRegistered    // a GraphQL query sent as an unknown hash
+	NoRoute               // no endpoint on the host and port has the path
+	TargetNotCanonical    // the caller gave no canonical path
+	EncodedSlash          // "%2F", and the endpoint does not take it
+	UpgradeRefused        // Upgrade on an endpoint that cannot follow it
+	NotWebSocket          // no valid upgrade on a websocket endpoint
+	GraphQLMalformed      // the document cannot be judged
+	RPCMalformed          // the JSON-RPC body cannot be judged
+	RPCResponse           // a response frame from the client
+	MCPRevisionUnknown    // the revision header is not one known revision
+	MCPRevisionNotAllowed // a known revision that the endpoint does not take
+	MCPInvalid            // structure, direction or method is not of the revision
+	MCPMethodNotAllowed   // the revision knows POST only
 )
 
 // RuleRef names an endpoint of a rule and its place in the document.

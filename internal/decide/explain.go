@@ -31,7 +31,6 @@ func (ix *Index) Explain(f Flow, v Verdict) string {
 		return fmt.Sprintf("no process could be found behind the connection to %s", where)
 	case ProgramNotAllowed:
 		return ix.programs(f, v)
-	case NoReason:
 	}
 	return "network connections not allowed by policy"
 }

@@ -31,6 +31,8 @@ type endpoint struct {
 	kind    Kind
 	listed  bool           // allowed_ips is written
 	allowed []netip.Prefix // of allowed_ips; nil beside listed: none can hold
+
+	inspection *inspection // nil: requests are not read
 }
 
 type rule struct {
@@ -95,6 +97,11 @@ func (ix *Index) insert(e *endpoint) error {
 		e.kind = Raw
 	case e.doc.Inspected():
 		e.kind = Inspect
+		in, err := compileInspection(e.doc)
+		if err != nil {
+			return err
+		}
+		e.inspection = in
 	}
 	e.listed = len(e.doc.AllowedIPs) > 0
 	for _, s := range e.doc.AllowedIPs {

@@ -19,6 +19,8 @@ type search struct {
 	onPort   *endpoint // covers host and port, not the program; smallest order
 	offPort  *endpoint // covers the host, not the port
 	noSource bool      // the holder has no known executable
+
+	asking *asking // a request to be judged on the way, or nil
 }
 
 // find visits every endpoint whose host covers host.
@@ -87,6 +89,9 @@ func (s *search) visit(at *site) {
 			s.kind = e.kind
 		}
 		s.exact = s.exact || e.exact
+		if s.asking != nil {
+			s.asking.consider(e)
+		}
 		if e.listed && (s.listed == nil || e.order < s.listed.order) {
 			s.listed = e
 		}

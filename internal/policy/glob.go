@@ -421,3 +421,28 @@ func (a *globAlt) step(set *[maxGlobOps/64 + 1]uint64, k int, b, sep byte) bool 
 	}
 	return true
 }
+
+// MatchShell is the looser matcher by which an endpoint's path is chosen: "*"
+// and "**" stand for anything, "?" for one byte.
+func MatchShell(pattern, s string) bool {
+	p, i, star, mark := 0, 0, -1, 0
+	for i < len(s) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, mark = p, i
+			p++
+		case p < len(pattern) && (pattern[p] == s[i] || pattern[p] == '?'):
+			p++
+			i++
+		case star >= 0:
+			mark++
+			p, i = star+1, mark
+		default:
+			return false
+		}
+	}
+	for p < len(pattern) && pattern[p] == '*' {
+		p++
+	}
+	return p == len(pattern)
+}
