@@ -105,6 +105,7 @@ func (s *state) confirm() error {
 	if s.report.Landlock.Scopes && !s.spec.Landlock.AbstractSockets {
 		s.add("abstract sockets outside", []syscall.Errno{unix.EPERM}, s.reachOut())
 	}
+	s.add("signals to the launcher", []syscall.Errno{unix.EPERM}, unix.Kill(unix.Getpid(), 0))
 	for _, p := range s.spec.Probes {
 		s.add(p.Name, p.Want, p.try())
 	}

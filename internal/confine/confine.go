@@ -15,7 +15,8 @@
 // refuses), and Pdeathsig too unless the thread lives as long as the program.
 //
 // The thread has no capability, but it belongs to the launcher's process: make
-// that undumpable (privs.Undumpable) before, else the programs may trace it.
+// that undumpable (privs.Undumpable) and deaf to signals (privs.ShieldFromSignals)
+// before, else the programs may trace or end it.
 // It does not make namespaces or mounts, or choose ids. Used by the launcher.
 package confine
 

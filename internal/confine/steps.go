@@ -116,7 +116,7 @@ func (s *state) seccomp() error {
 	if len(s.spec.Filter.Rules) == 0 {
 		s.spec.Filter = seccomp.Default()
 	}
-	filter, err := s.spec.Filter.Assemble()
+	filter, err := s.spec.Filter.Guard(unix.Getpid(), unix.Gettid()).Assemble()
 	if err != nil {
 		return err
 	}

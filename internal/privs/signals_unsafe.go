@@ -15,6 +15,9 @@ var fatalSignals = [...]unix.Signal{
 	unix.SIGFPE, unix.SIGSEGV, unix.SIGTERM, unix.SIGSTKFLT, unix.SIGSYS,
 }
 
+// sigIgnore is SIG_IGN.
+const sigIgnore = 1
+
 // sigaction is the kernel's struct, not the C library's; both architectures have
 // these four words.
 type sigaction struct {
@@ -22,25 +25,41 @@ type sigaction struct {
 	mask                     uint64
 }
 
-// DefaultFatalSignals gives pid 1 the default disposition for the signals that
-// would end it, past the Go runtime, so that the kernel drops them when they
-// come from inside. It is for a launcher that is pid 1: a nil dereference then
-// ends it without a stack trace. It works on the process, and execve keeps it
-// (signal.Ignore would be inherited by the program as "ignored"; this is not).
-func DefaultFatalSignals() error {
+// ShieldFromSignals makes the process ignore the signals that would end it, past
+// the Go runtime. It is for a launcher that is pid 1 of its namespace.
+//
+// Ignored and not default: the kernel drops a default signal to pid 1 only while
+// the thread it is sent to does not block it. Go blocks all signals around a
+// fork, and in that moment another thread of pid 1 is chosen, and dies (seen
+// within a hundred tries). A signal that is ignored is dropped either way. The
+// program does not inherit this: the runtime still believes its own handlers
+// stand, and puts back the default for those in a forked child. Only what the
+// launcher itself was started with as ignored is passed on (nohup), and returned
+// here, so that the launcher's own parent can be told to reset it.
+//
+// Signals 32 to 34 stay open to that moment: Go leaves them at the default and
+// would pass "ignored" on to programs. The filter keeps them away
+// (seccomp.Program.Guard).
+//
+// A fault of the launcher's own code still ends it, without a stack trace.
+func ShieldFromSignals() (inherited []unix.Signal, err error) {
 	for _, s := range fatalSignals {
-		var def, old sigaction
-		if err := rtSigaction(s, &def, nil); err != nil {
-			return fmt.Errorf("set %s to default: %w", unix.SignalName(s), err)
+		var old, now sigaction
+		ignore := sigaction{handler: sigIgnore}
+		if err := rtSigaction(s, &ignore, &old); err != nil {
+			return inherited, fmt.Errorf("ignore %s: %w", unix.SignalName(s), err)
 		}
-		if err := rtSigaction(s, nil, &old); err != nil {
-			return fmt.Errorf("read back %s: %w", unix.SignalName(s), err)
+		if err := rtSigaction(s, nil, &now); err != nil {
+			return inherited, fmt.Errorf("read back %s: %w", unix.SignalName(s), err)
 		}
-		if old.handler != 0 {
-			return fmt.Errorf("read back %s: it still has a handler", unix.SignalName(s))
+		if now.handler != sigIgnore {
+			return inherited, fmt.Errorf("read back %s: it is not ignored", unix.SignalName(s))
+		}
+		if old.handler == sigIgnore {
+			inherited = append(inherited, s)
 		}
 	}
-	return nil
+	return inherited, nil
 }
 
 func rtSigaction(s unix.Signal, set, old *sigaction) error {
