@@ -170,9 +170,16 @@ func TestQuestionsAreCapturedAndAnsweredFromTheAskedServer(t *testing.T) {
 		for _, tt := range []struct {
 			server string
 			by     Index
+			device string
 		}{
-			{"8.8.8.8:53", DNSUDP4}, {Proxy + ":53", DNSUDP4}, {"127.0.0.53:53", DNSUDP4}, {"127.0.0.11:53", DNSUDP4},
-			{"[2001:4860:4860::8888]:53", DNSUDP6}, {"[" + Proxy6 + "]:53", DNSUDP6},
+			{"8.8.8.8:53", DNSUDP4, ""},
+			{Proxy + ":53", DNSUDP4, ""},
+			{"127.0.0.53:53", DNSUDP4, ""},
+			{"127.0.0.11:53", DNSUDP4, ""},
+			{"[2001:4860:4860::8888]:53", DNSUDP6, ""},
+			{"[" + Proxy6 + "]:53", DNSUDP6, ""},
+			{"8.8.8.8:53", DNSUDP4, Interface},
+			{"[2001:4860:4860::8888]:53", DNSUDP6, Interface},
 		} {
 			to, err := net.ResolveUDPAddr("udp", tt.server)
 			if err != nil {
@@ -181,6 +188,9 @@ func TestQuestionsAreCapturedAndAnsweredFromTheAskedServer(t *testing.T) {
 			c, err := net.ListenUDP("udp", nil) // unconnected: sees who answers
 			if err != nil {
 				t.Fatal(err)
+			}
+			if tt.device != "" {
+				bindTo(t, c, tt.device)
 			}
 			if _, err := c.WriteTo([]byte("question"), to); err != nil {
 				t.Errorf("%s: %v", tt.server, err)
@@ -211,6 +221,18 @@ func TestQuestionsAreCapturedAndAnsweredFromTheAskedServer(t *testing.T) {
 			c.Close()
 		}
 	})
+}
+
+func bindTo(t *testing.T, c *net.UDPConn, device string) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), device) })
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestEverythingElseIsRefusedAtOnce(t *testing.T) {

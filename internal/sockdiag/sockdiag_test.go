@@ -202,3 +202,48 @@ func TestRefusedPacketsAreReported(t *testing.T) {
 		}
 	})
 }
+
+func TestAFullSetIsAnErrorWithoutConsequence(t *testing.T) {
+	outside(t, func(t *testing.T, s *sandbox) {
+		f := NewFence(s.Sockets[netns.Netfilter])
+		var err error
+		n := 0
+		for ; n < 2*netns.MaxDenied && err == nil; n++ {
+			err = f.Deny(netip.AddrPortFrom(netip.MustParseAddr("93.184.216.34"), uint16(1000+n)), MaxDenial)
+		}
+		if !errors.Is(err, unix.ENFILE) {
+			t.Errorf("after %d destinations: %v, want ENFILE", n, err)
+		}
+		if got := s.tell("dial 93.184.216.34:1000"); got != "ECONNREFUSED" {
+			t.Errorf("an earlier one: %s, want ECONNREFUSED", got)
+		}
+		parse(t, s.tell("dial 93.184.216.34:80"))
+		s.accept(netns.TCP4)
+	})
+}
+
+func TestAFloodOfRefusalsIsBounded(t *testing.T) {
+	outside(t, func(t *testing.T, s *sandbox) {
+		log, err := NewLog(s.Sockets[netns.Log])
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Sockets[netns.Log] = -1
+		defer log.Close()
+		const sent = 500
+		for range sent {
+			if said := s.tell("send 93.184.216.34:443"); said != "EPERM" {
+				t.Fatalf("the program said %s", said)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		n := 0
+		if err := log.Run(ctx, func(Refusal) { n++ }); err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 || n >= sent {
+			t.Errorf("%d of %d refusals reported, want some and not all", n, sent)
+		}
+	})
+}
