@@ -10,6 +10,11 @@ import (
 	"openshell.dev/openshell/internal/fault"
 )
 
+// What remains open, and no mount can close: a repository that the sandbox
+// makes in a directory of its own inside the workspace. Git of the host runs
+// what its config names when a person works there, and git status at the top
+// enters it once it is in the index. The list of changes must flag such ones.
+
 // What git of the host acts on, below a git directory. Everything else in it
 // (objects, refs, index, HEAD, logs) stays writable, so that commits work.
 var gitDirRules = []rule{

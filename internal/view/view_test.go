@@ -57,3 +57,35 @@ func TestNothingElseIsVisible(t *testing.T) {
 		}
 	})
 }
+
+// What programs ask of a system beyond files: terminals, shared memory,
+// semaphores, temporary files, processors, users, time zones, compilers.
+func TestOrdinaryProgramsWork(t *testing.T) {
+	eachUser(t, func(t *testing.T) {
+		work, state := place(t)
+		v := build(t, Spec{State: state, Workdir: work})
+		for name, script := range map[string]string{
+			"python3": `import multiprocessing as m, os, pty, pwd, tempfile, time, sys
+lock = m.Lock(); q = m.Queue(); p = m.Process(target=q.put, args=(7,)); p.start(); assert q.get() == 7; p.join()
+assert pty.spawn(["/bin/true"]) == 0; assert pwd.getpwuid(os.getuid()).pw_dir == os.path.expanduser("~")
+tempfile.TemporaryFile().write(b"x"); assert os.cpu_count() > 0; time.localtime()
+from multiprocessing import shared_memory as s; x = s.SharedMemory(create=True, size=4096); x.close(); x.unlink(); print("ok")`,
+			"node": `const os=require("os"),fs=require("fs"); if(!os.cpus().length||!os.totalmem()||os.userInfo().username!="sandbox") throw 1; os.networkInterfaces(); fs.writeFileSync(os.tmpdir()+"/x","y"); require("child_process").execSync("true"); console.log("ok")`,
+			"perl": `use POSIX; my $n = POSIX::ttyname(0); print "ok\n" if getpwuid($<)`,
+		} {
+			flag := "-e"
+			if name == "python3" {
+				flag = "-c"
+			}
+			out := sh(t, v, "p=/usr/bin/"+name+"; [ -x $p ] || { echo ok; exit; }; exec $p "+flag+" '"+script+"'")
+			if !strings.HasSuffix(out, "ok\n") {
+				t.Errorf("%s: %s", name, out)
+			}
+		}
+		out := sh(t, v, `set -e; mktemp >/dev/null; df . >/dev/null; date >/dev/null; head -c1 /dev/urandom >/dev/null; id -gn; echo a | cat /dev/stdin; exec 3>&1; echo b >/dev/fd/3; test -w /dev/stdout; (stty -a </dev/tty) 2>&1 | grep -c 'No such device'; cat <<X
+c
+X
+			p=/usr/local/go/bin/go; if [ -x $p ]; then mkdir m; cd m; echo 'package main; func main() { println("ok") }' > m.go; $p mod init m 2>/dev/null; $p list . >/dev/null; fi; echo d`)
+		wantLines(t, out, "sandbox", "a", "b", "1", "c", "d")
+	})
+}
