@@ -20,6 +20,7 @@ const (
 	Gateway    = Name + "-gateway"
 	Supervisor = Name + "-supervisor"
 	Launcher   = Name + "-sandbox"
+	Client     = Name + "-client" // the sibling of CLI that talks to a gateway
 
 	ConfigDir    = Name            // below $XDG_CONFIG_HOME
 	SystemDir    = "/etc/" + Name  // system-wide configuration

@@ -25,8 +25,10 @@ type Spec struct {
 
 	// Policy is the policy document (YAML or JSON); empty means the default
 	// of run: no network, the system read-only, the workspace read-write.
-	Policy     []byte `json:"policy,omitempty"`
-	PolicyName string `json:"policy_name,omitempty"` // for positions in messages
+	Policy []byte `json:"policy,omitempty"`
+	// Allow adds HOST[:PORT] destinations for every program.
+	Allow      []string `json:"allow,omitempty"`
+	PolicyName string   `json:"policy_name,omitempty"` // for positions in messages
 	// PolicyVersion is the gateway's revision of Policy; 0 without a gateway.
 	PolicyVersion uint32 `json:"policy_version,omitempty"`
 
@@ -57,8 +59,10 @@ type Files struct {
 	WorkspaceAt string   `json:"workspace_at,omitempty"`
 	ReadOnly    []string `json:"read_only,omitempty"`
 	ReadWrite   []string `json:"read_write,omitempty"`
+	Hidden      []string `json:"hidden,omitempty"`
 	// Home is a host directory used as the private home; empty means tmpfs.
-	Home string `json:"home,omitempty"`
+	Home   string `json:"home,omitempty"`
+	HomeAt string `json:"home_at,omitempty"` // path of the home inside; empty means the caller's own
 }
 
 // Main is the main process.
