@@ -15,6 +15,11 @@
 // The interface is of a kind that is alone in every list, up and running at
 // once and with multicast: dummy or ifb where their driver is there, else a
 // bridge without ports. Report says which was taken.
+//
+// What a program may notice: a server of its own on port 53 of 127.0.0.1, ::1
+// or the interface's address is reached, every other name server is ours; a
+// socket bound to lo (not to the interface) that connects elsewhere waits in
+// vain; broadcast and UDP to anywhere fail at once with EPERM.
 package netns
 
 import "golang.org/x/sys/unix"

@@ -29,7 +29,8 @@ func Read(pid int) (Process, error) {
 
 // Chain returns the process and its ancestors, nearest first, without pid 1.
 // All were in this relation at one moment: every start time and parent is read
-// again at the end. ErrGone if the process itself has ended.
+// again at the end. ErrGone if the process itself has ended. A caller that
+// knows the process from before compares the start time of the first.
 func Chain(pid int) ([]Process, error) {
 	for range chainTries {
 		chain, err := readChain(pid)

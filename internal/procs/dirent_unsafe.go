@@ -11,11 +11,14 @@ import (
 // record length, type.
 const direntHeader = 19
 
+// direntsLen holds the names of about three hundred descriptors.
+const direntsLen = 8 << 10
+
 // entries passes the name of each directory entry, with its final NUL, to each
 // until that returns false. It allocates nothing per entry.
 func (s *search) entries(fd int, each func(name []byte) (bool, error)) error {
 	if s.dirents == nil {
-		s.dirents = make([]byte, 32<<10)
+		s.dirents = make([]byte, direntsLen)
 	}
 	for {
 		n, err := retry(func() (int, error) { return unix.Getdents(fd, s.dirents) })

@@ -10,8 +10,9 @@
 // an error, so that a caller who denies on error is safe.
 //
 // It cannot see a descriptor that is in flight (sent and not yet received) or
-// closed while a system call still uses it; who needs certainty must decide at
-// connect time. It decides nothing. The launcher calls it, as pid 1 with
+// closed while a system call still uses it, nor, where /proc hides processes, a
+// program whose file nobody but the host's root may read; who needs certainty
+// must decide at connect time. It decides nothing. The launcher calls it, as pid 1 with
 // CAP_SYS_PTRACE over the user namespace.
 package procs
 
