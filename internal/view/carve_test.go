@@ -210,6 +210,39 @@ func TestNamedProtections(t *testing.T) {
 	})
 }
 
+// A workspace below the top of a host's repository: git of the host must work
+// on while the sandbox runs, and no repository may be made inside.
+func TestAWorkspaceInsideARepository(t *testing.T) {
+	eachUser(t, func(t *testing.T) {
+		work, state := place(t)
+		repo(t, work)
+		write(t, work+"/sub/b.txt", "b")
+		v := build(t, Spec{State: state, Workdir: work + "/sub"})
+		if got := strings.Join(v.Env, " "); got != "GOFLAGS=-buildvcs=false" {
+			t.Errorf("Env = %q", got)
+		}
+		host := exec.Command("git", "status", "--porcelain")
+		host.Dir = work + "/sub"
+		if out, err := host.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), "?? sub/\n") {
+			t.Errorf("git of the host: %v %q", err, out)
+		}
+		if got := sh(t, v, "git init . 2>&1 | tail -1; git status"); !strings.Contains(got, "Read-only file system") {
+			t.Errorf("git init inside: %s", got)
+		}
+	})
+}
+
+func TestGitInsideSaysWhyThereIsNoRepository(t *testing.T) {
+	eachUser(t, func(t *testing.T) {
+		work, state := place(t)
+		v := build(t, Spec{State: state, Workdir: work})
+		got := sh(t, v, "git status; git init .; rm -f .git; mv .git g")
+		if !strings.Contains(got, "to allow it: --rw .git") || len(v.Env) != 0 {
+			t.Errorf("Env %q, output %s", v.Env, got)
+		}
+	})
+}
+
 func TestAllowedPathsAreNotProtected(t *testing.T) {
 	eachUser(t, func(t *testing.T) {
 		work, state := place(t)

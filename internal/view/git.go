@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openshell.dev/openshell/internal/brand"
 	"openshell.dev/openshell/internal/fault"
 )
 
@@ -61,7 +62,7 @@ func (b *building) rulesFor(s share) ([]rule, error) {
 	}
 	switch kindAt(dir, ".git") {
 	case 0:
-		rules = append(rules, rule{path: ".git", why: "a repository made here could run programs on the host; to make one: --rw .git"})
+		rules = append(rules, b.noRepository(s))
 	case unix.S_IFDIR:
 		rules = gitRules(dir, ".git", rules)
 	case unix.S_IFREG:
@@ -71,6 +72,24 @@ func (b *building) rulesFor(s share) ([]rule, error) {
 		rules = append(rules, rule{path: ".git", why: "the repository"}) // a link: refused when resolved, unless lifted
 	}
 	return rules, nil
+}
+
+// noRepository keeps a repository from being made. A plain file, in git's own
+// form for "the repository is elsewhere", makes git say why, and tools that
+// look for a directory (go build, to stamp its result) find none. Inside a
+// repository of the host it must be a directory: git of the host passes over
+// an empty one and works on; go build inside needs a flag then.
+func (b *building) noRepository(s share) rule {
+	r := rule{path: ".git", why: "a repository made here could run programs on the host"}
+	for dir := filepath.Dir(s.host); dir != "/"; dir = filepath.Dir(dir) {
+		if _, err := os.Lstat(join(dir, ".git")); err == nil {
+			b.v.Env = append(b.v.Env, "GOFLAGS=-buildvcs=false")
+			return r
+		}
+	}
+	r.file = true
+	r.content = "gitdir: /nonexistent (a sandbox of " + brand.Name + " may not make a repository here; to allow it: --rw .git)\n"
+	return r
 }
 
 // gitRules appends the rules of the git directory at rel and of the modules in it.

@@ -80,11 +80,14 @@ type Identity struct {
 
 // View is a computed view and the placeholders that belong to it.
 type View struct {
-	Plan    mounts.Plan
-	Carved  []Carve  // active protections inside writable directories
-	Notes   []string // what a person should know, one sentence each
-	Dir     string   // where the command starts, inside
-	Home    string   // the home directory, inside
+	Plan   mounts.Plan
+	Carved []Carve  // active protections inside writable directories
+	Notes  []string // what a person should know, one sentence each
+	Dir    string   // where the command starts, inside
+	Home   string   // the home directory, inside
+	// Env is what programs inside must be told about the view, KEY=VALUE; the
+	// caller's own settings win.
+	Env     []string
 	visible []visible
 	journal *journal
 	hosts   []string // protected paths, on the host
