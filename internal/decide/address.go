@@ -3,6 +3,8 @@ package decide
 import (
 	"net/netip"
 	"slices"
+
+	"openshell.dev/openshell/internal/policy"
 )
 
 // AddressRule says which addresses may be dialled for an allowed connection.
@@ -85,9 +87,6 @@ func (r Refusal) Error() string {
 	return "internal address"
 }
 
-// controlPorts are etcd, the Kubernetes API server and the kubelet.
-var controlPorts = []uint16{2379, 2380, 6443, 10250, 10255}
-
 // Addresses judges addresses on a host. The zero value knows the well-known
 // NAT64 prefix only.
 type Addresses struct {
@@ -111,7 +110,7 @@ func (a Addresses) Check(addr netip.Addr, rule AddressRule) error {
 		return RefusedInvalid
 	}
 	real := a.unwrap(addr)
-	if rule.mode != publicOnly && slices.Contains(controlPorts, rule.port) {
+	if rule.mode != publicOnly && slices.Contains(policy.ControlPorts, rule.port) {
 		return RefusedPort
 	}
 	if rule.mode == pinnedTo {

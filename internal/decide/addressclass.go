@@ -122,22 +122,3 @@ func embedded(addr netip.Addr, bits int) netip.Addr {
 	}
 	return netip.IPv4Unspecified() // a shape we do not know is refused
 }
-
-// neverInList reports whether an entry of allowed_ips reaches what nobody may
-// reach; the contract then fails every connection of the endpoint.
-func neverInList(p netip.Prefix) bool {
-	for i := range special {
-		s := &special[i]
-		switch s.class {
-		case RefusedLoopback, RefusedLinkLocal:
-			if p.Overlaps(s.prefix) {
-				return true
-			}
-		case RefusedUnspecified:
-			if p.Contains(s.prefix.Addr()) {
-				return true
-			}
-		}
-	}
-	return false
-}

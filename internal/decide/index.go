@@ -17,6 +17,7 @@ type Index struct {
 	wild           *node            // patterns, by labels from the right
 	hostless       *site            // endpoints that name addresses only
 	rules          map[string]*rule
+	all            []*endpoint // by order
 	names          []string
 	ignorePrograms bool
 }
@@ -76,6 +77,7 @@ func build(d *policy.Document, opts Options) (*Index, error) {
 		for j := range r.doc.Endpoints {
 			e := &endpoint{order: order, rule: r, index: j, doc: &r.doc.Endpoints[j]}
 			order++
+			ix.all = append(ix.all, e)
 			if err := ix.insert(e); err != nil {
 				return nil, fmt.Errorf("compile network_policies.%s.endpoints[%d]: %w", r.key, j, err)
 			}
@@ -109,7 +111,7 @@ func (ix *Index) insert(e *endpoint) error {
 		if err != nil {
 			return fmt.Errorf("allowed_ips %q: %w", s, err)
 		}
-		if neverInList(p) { // the contract: then every connection fails
+		if policy.ListsForbidden(p) { // the contract: then every connection fails
 			e.allowed = nil
 			break
 		}

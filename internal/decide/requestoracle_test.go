@@ -144,6 +144,15 @@ func checkRequestOracle(t *rapid.T) {
 		if want := requestSlowly(d, f, r); outcome(v) != want {
 			t.Fatalf("%+v %+v: %s, the oracle says %s\n%s", f, r, outcome(v), want, policy.Canonical(d))
 		}
+		matched := [2]bool{} // allow, deny
+		for _, s := range ix.TraceRequest(f, r).Rules {
+			if s.Why == decide.RuleMatches {
+				matched[map[bool]int{true: 1}[s.Denies]] = true
+			}
+		}
+		if v.Index >= 0 && !matched[map[bool]int{true: 1}[v.Denies]] || v.Reason == decide.NoRule && matched[0] || v.Reason == decide.NoRule && matched[1] {
+			t.Fatalf("%+v %+v: %+v, the trace says %v\n%s", f, r, v, matched, policy.Canonical(d))
+		}
 	}
 }
 

@@ -50,10 +50,14 @@ const (
 const (
 	maxGlobOps  = 1024 // of one alternative
 	maxGlobAlts = 64
+	maxGlob     = 4096 // bytes
 )
 
 // CompileGlob compiles pattern for the separator sep, '/' or '.'.
 func CompileGlob(pattern string, sep byte) (*Glob, error) {
+	if len(pattern) > maxGlob {
+		return nil, errors.New("the glob is longer than 4096 bytes")
+	}
 	if strings.IndexByte(pattern, 0) >= 0 {
 		return nil, errors.New("a glob may not contain a NUL byte")
 	}

@@ -18,8 +18,13 @@ type HostPattern struct {
 	wildcard bool
 }
 
+const maxHost = 253 // RFC 1035
+
 // ParseHost reads the host of an endpoint.
 func ParseHost(s string) (HostPattern, error) {
+	if len(s) > maxHost+1 {
+		return HostPattern{}, errors.New("the host is longer than 253 bytes")
+	}
 	text := strings.ToLower(s)
 	if !strings.Contains(text, "*") {
 		name, err := CanonicalHost(text)
@@ -195,7 +200,7 @@ func CanonicalHost(s string) (string, error) {
 	switch {
 	case s == "":
 		return "", errors.New("the host is empty")
-	case len(s) > 253:
+	case len(s) > maxHost:
 		return "", errors.New("the host is longer than 253 bytes")
 	}
 	if err := hostBytes(s); err != nil {

@@ -36,6 +36,7 @@ const (
 	Invalid                // members that contradict each other
 	Ambiguous              // two endpoints that cannot both hold
 	NotYet                 // valid, and not enforced by this version
+	Advice                 // valid, and probably not meant
 )
 
 var classPhrases = [...]string{
@@ -46,6 +47,7 @@ var classPhrases = [...]string{
 	Invalid:   "",
 	Ambiguous: "",
 	NotYet:    "",
+	Advice:    "",
 }
 
 // Violation is one thing wrong with a document.

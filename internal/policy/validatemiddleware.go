@@ -57,6 +57,9 @@ func (c *checker) selector(s, path string) {
 // CheckSelector reports why s cannot select hosts for a middleware: labels of
 // "*", "**" (one or more labels), or text with "*" inside, without a port.
 func CheckSelector(s string) error {
+	if len(s) > maxHost {
+		return fmt.Errorf("the pattern is longer than 253 bytes")
+	}
 	if strings.Contains(s, ":") && !isLiteral(s) {
 		return fmt.Errorf("a host pattern may not contain a port")
 	}
