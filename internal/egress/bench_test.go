@@ -14,8 +14,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"runtime/pprof"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,11 +34,12 @@ import (
 //
 //	go test -run '^$' -bench PassThrough -benchtime 1x ./internal/egress
 //
-// EGRESS_PROFILE=file writes a CPU profile of the proxy.
+// EGRESS_PROFILE=file writes a CPU profile of the proxy, EGRESS_PROCS=n limits
+// its processors.
 func BenchmarkPassThrough(b *testing.B) {
-	server := role(b, "server", nil)
-	target, cert, _ := strings.Cut(<-server, " ")
-	proxy := <-role(b, "proxy", []string{"EGRESS_TARGET=" + target, "EGRESS_PROFILE=" + os.Getenv("EGRESS_PROFILE")})
+	line, _ := role(b, "server", nil)
+	target, cert, _ := strings.Cut(line, " ")
+	proxy, pid := role(b, "proxy", []string{"EGRESS_TARGET=" + target})
 	pool := x509.NewCertPool()
 	if data, err := os.ReadFile(cert); err != nil || !pool.AppendCertsFromPEM(data) {
 		b.Fatal("no certificate")
@@ -44,16 +47,24 @@ func BenchmarkPassThrough(b *testing.B) {
 	conf := &tls.Config{RootCAs: pool, ServerName: "bench.example.com"}
 	for _, load := range []struct {
 		name string
+		per  float64 // so many make one op
 		run  func(*tls.Config, string, time.Duration) (float64, error)
-	}{{"bulk_1", bulk}, {"keepalive_16", keepAlive}, {"new_1", fresh(1)}, {"new_16", fresh(16)}} {
+	}{{"bulk_1_MB", 1e6, bulk}, {"keepalive_16", 1, keepAlive}, {"new_1", 1, fresh(1)}, {"new_16", 1, fresh(16)}} {
 		b.Run(load.name, func(b *testing.B) {
 			var direct, proxied []float64
+			var done float64
+			var cpu time.Duration
 			for range b.N {
 				for range 5 {
 					for to, list := range map[string]*[]float64{target: &direct, proxy: &proxied} {
-						v, err := load.run(conf, to, 700*time.Millisecond)
+						before := cpuTime(pid)
+						v, err := load.run(conf, to, benchRound)
 						if err != nil {
 							b.Fatal(err)
+						}
+						if to == proxy {
+							cpu += cpuTime(pid) - before
+							done += v * benchRound.Seconds()
 						}
 						*list = append(*list, v)
 					}
@@ -63,6 +74,7 @@ func BenchmarkPassThrough(b *testing.B) {
 			slices.Sort(proxied)
 			d, p := direct[len(direct)/2], proxied[len(proxied)/2]
 			b.ReportMetric(p/d, "share")
+			b.ReportMetric(cpu.Seconds()*1e6/done*load.per, "proxy-us/op")
 			b.ReportMetric(d, "direct/s")
 			b.ReportMetric(p, "proxied/s")
 			b.ReportMetric(0, "ns/op")
@@ -70,10 +82,26 @@ func BenchmarkPassThrough(b *testing.B) {
 	}
 }
 
-const benchBody = 1024
+const (
+	benchBody  = 1024
+	benchRound = 700 * time.Millisecond
+)
 
-// role runs this test binary as another process and yields its first line.
-func role(b *testing.B, name string, env []string) <-chan string {
+// cpuTime is what the threads of a process have used so far.
+func cpuTime(pid int) time.Duration {
+	var total time.Duration
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	for _, f := range files {
+		var ns int64
+		data, _ := os.ReadFile(f)
+		_, _ = fmt.Sscan(string(data), &ns)
+		total += time.Duration(ns)
+	}
+	return total
+}
+
+// role runs this test binary as another process and returns its first line.
+func role(b *testing.B, name string, env []string) (line string, pid int) {
 	b.Helper()
 	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
 	cmd.Env = append(os.Environ(), append(env, "EGRESS_ROLE="+name, "EGRESS_DIR="+b.TempDir())...)
@@ -91,13 +119,11 @@ func role(b *testing.B, name string, env []string) <-chan string {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = in.Close(); _ = cmd.Wait() })
-	line := make(chan string, 1)
 	s, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		b.Fatal(err)
 	}
-	line <- strings.TrimSpace(s)
-	return line
+	return strings.TrimSpace(s), cmd.Process.Pid
 }
 
 // playRole is the body of other processes; each ends with its stdin.
@@ -143,6 +169,9 @@ func benchServer() error {
 }
 
 func benchProxy() error {
+	if n, err := strconv.Atoi(os.Getenv("EGRESS_PROCS")); err == nil {
+		runtime.GOMAXPROCS(n)
+	}
 	target := netip.MustParseAddrPort(os.Getenv("EGRESS_TARGET"))
 	if f := os.Getenv("EGRESS_PROFILE"); f != "" {
 		out, err := os.Create(f)

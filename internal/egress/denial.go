@@ -30,6 +30,7 @@ type Denial struct {
 	Client netip.AddrPort
 	Asked  bool  // the policy was asked, and could allow it if it were changed
 	Cause  error // private
+	told   bool  // its event is made
 }
 
 func (s *passage) denied(code, rule, reason string) *Denial {

@@ -48,7 +48,8 @@ func (p *Proxy) admit(ctx context.Context, a *Arrival, in Intent) (*live, *Denia
 	s, d := p.authorise(ctx, a, in)
 	if d == nil {
 		var upstream net.Conn
-		l := &live{client: a.Stream, passage: s}
+		l := &live{client: a.Stream}
+		l.passage.Store(s)
 		if upstream, l.remote, d = p.connect(ctx, s); d == nil {
 			l.upstream = upstream
 			if d = p.enlist(l); d == nil {
@@ -58,7 +59,9 @@ func (p *Proxy) admit(ctx context.Context, a *Arrival, in Intent) (*live, *Denia
 			reset(upstream)
 		}
 	}
-	p.report(d)
+	if !d.told {
+		p.report(d)
+	}
 	return nil, d
 }
 
@@ -68,20 +71,22 @@ func (p *Proxy) admit(ctx context.Context, a *Arrival, in Intent) (*live, *Denia
 func (p *Proxy) enlist(l *live) *Denial {
 	p.live.add(l)
 	for {
-		g := p.current.Load()
-		if g == l.passage.gen {
+		g, s := p.current.Load(), l.passage.Load()
+		if g == s.gen {
 			return nil
 		}
-		again := *l.passage
+		again := *s
 		d := again.evaluate(g)
 		if d == nil {
 			d = again.checkAddress(p, g, l.remote.Addr())
 		}
 		if d != nil {
+			// SetPolicy may have found it at the same time, and told it.
+			d.told = l.dead.Swap(true)
 			p.live.remove(l)
 			return d
 		}
-		l.passage = &again
+		l.passage.Store(&again)
 	}
 }
 

@@ -12,9 +12,9 @@ import (
 type live struct {
 	client   Stream
 	upstream net.Conn
-	passage  *passage
-	remote   netip.AddrPort // the address dialled
-	early    []byte         // sent by the client before the upstream was open
+	passage  atomic.Pointer[passage] // as the newest policy saw it
+	remote   netip.AddrPort          // the address dialled
+	early    []byte                  // sent by the client before the upstream was open
 
 	up, down atomic.Uint64 // bytes from and to the sandbox
 	half     atomic.Bool   // one side has ended

@@ -195,7 +195,7 @@ func (p *Proxy) connect(ctx context.Context, s *passage) (net.Conn, netip.AddrPo
 // the idle time is set, to spare two system calls a connection.
 func dialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: -1, Count: -1}}
-	return d.DialTCP(ctx, "tcp", netip.AddrPort{}, to)
+	return d.DialContext(ctx, "tcp", to.String())
 }
 
 // Resolver finds the addresses of a name; net.Resolver is one.

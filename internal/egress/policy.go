@@ -71,7 +71,7 @@ func (p *Proxy) SetPolicy(policy Policy, revision uint64) int {
 
 // reauthorise cuts l and returns false if g does not allow it.
 func (p *Proxy) reauthorise(l *live, g *generation) bool {
-	again := *l.passage // the original belongs to the connection's goroutine
+	again := *l.passage.Load() // a passage that others see never changes
 	d := again.evaluate(g)
 	if d == nil {
 		d = again.checkAddress(p, g, l.remote.Addr())

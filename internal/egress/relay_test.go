@@ -307,3 +307,46 @@ func TestAReaderThatDoesNotReadHoldsTheWriterBack(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestPoliciesMayChangeAtAnyMoment(t *testing.T) {
+	up := serve(t, echo)
+	yes := rules{allow: []string{"a.example.com:" + up.port}, private: true}
+	b := start(t, Options{Policy: yes})
+	b.zone.names["a.example.com"] = []string{"127.0.0.1"}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for n := uint64(2); ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if n%2 == 0 {
+				b.proxy.SetPolicy(rules{}, n)
+			} else {
+				b.proxy.SetPolicy(yes, n)
+			}
+		}
+	})
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for range 50 {
+				c, err := net.Dial("tcp", b.explicit)
+				if err != nil {
+					continue
+				}
+				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+				fmt.Fprintf(c, "CONNECT a.example.com:%s HTTP/1.1\r\n\r\n", up.port)
+				_, _ = io.CopyN(io.Discard, c, 12)
+				_ = c.Close()
+			}
+		})
+	}
+	clients.Wait()
+	close(stop)
+	wg.Wait()
+	b.proxy.SetPolicy(rules{}, 0)
+	waitFor(t, "the last connection to end", func() bool { s := b.proxy.Stats(); return s.Relayed == 0 && s.Open == 0 })
+}

@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// gather is how long a log waits for further events before it writes.
+const gather = 20 * time.Millisecond
+
 // LogOptions sets up a Log. The zero value is a JSONL log with a queue of
 // 4096 events and no origin.
 type LogOptions struct {
@@ -21,10 +24,11 @@ type LogOptions struct {
 // Events that find the queue full are dropped and counted; the count is
 // written as an event as soon as there is room.
 type Log struct {
-	w     io.Writer
-	opts  LogOptions
-	queue chan Event
-	done  chan struct{}
+	w       io.Writer
+	opts    LogOptions
+	queue   chan Event
+	closing chan struct{} // closed when Close begins
+	done    chan struct{}
 
 	mu     sync.RWMutex // held shared while an event is queued, so that Close can end the queue
 	closed bool         // no more events are taken
@@ -39,7 +43,7 @@ func NewLog(w io.Writer, opts LogOptions) *Log {
 	if opts.Queue <= 0 {
 		opts.Queue = 4096
 	}
-	l := &Log{w: w, opts: opts, queue: make(chan Event, opts.Queue), done: make(chan struct{})}
+	l := &Log{w: w, opts: opts, queue: make(chan Event, opts.Queue), closing: make(chan struct{}), done: make(chan struct{})}
 	go l.write()
 	return l
 }
@@ -67,6 +71,7 @@ func (l *Log) Close() error {
 	l.mu.Lock()
 	if !l.closed {
 		l.closed = true
+		close(l.closing)
 		close(l.queue)
 	}
 	l.mu.Unlock()
@@ -101,6 +106,13 @@ func (l *Log) write() {
 	}
 	for e := range l.queue {
 		put(e)
+		if len(l.queue) == 0 {
+			// Wait a moment for more: one wake-up and one write for many events.
+			select {
+			case <-time.After(gather):
+			case <-l.closing:
+			}
+		}
 		if n := l.dropped.Load(); n > reported {
 			put(Dropped(n - reported))
 			reported = n
