@@ -106,15 +106,19 @@ var (
 // and the report says how far it came.
 func Restrict(rs Ruleset, mode Mode) (Report, error) {
 	abi, err := Probe()
-	r := Report{ABI: abi, Used: min(abi, Highest)}
-	if err != nil || abi == 0 {
+	if err != nil {
+		r := Report{Unenforced: unenforced(0)}
 		if mode == BestEffort {
-			r.Unenforced = unenforced(0)
 			return r, nil
 		}
-		return r, fmt.Errorf("restrict files: %w", errors.Join(ErrUnavailable, err))
+		return r, fmt.Errorf("restrict files: %w: %w", ErrUnavailable, err)
 	}
-	r.Errata = errata(abi)
+	return restrictAs(rs, mode, abi)
+}
+
+// restrictAs uses no more of the kernel than an ABI has.
+func restrictAs(rs Ruleset, mode Mode, abi int) (Report, error) {
+	r := Report{ABI: abi, Used: min(abi, Highest), Errata: errata(abi)}
 	r.Unenforced = unenforced(r.Used)
 	if need := max(MinHard, rs.MinABI); mode == HardRequirement && r.Used < need {
 		return r, fmt.Errorf("restrict files: %w: ABI %d, needs %d", ErrTooOld, abi, need)
