@@ -23,6 +23,10 @@ import (
 // frames. Any other id carries the bytes of its target.
 const ServiceID = brand.Name + ".relay/1"
 
+// HeaderHostKey is the request header in which a supervisor tells, with its
+// session, the fingerprint of its SSH host key.
+const HeaderHostKey = brand.Name + "-host-key"
+
 // Type is the kind of a frame.
 //
 //	frame: type (1 byte) | length (4 bytes, big endian) | payload
