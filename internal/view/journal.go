@@ -82,9 +82,6 @@ func parseEntry(line string) (entry, error) {
 
 // openJournal takes the lock, sweeps what crashes left, and starts a journal.
 func openJournal(state, id string) (*journal, error) {
-	if state == "" {
-		return nil, fault.New(fault.Internal, "a view with protections needs a state directory")
-	}
 	j, err := lockJournals(state)
 	if err != nil {
 		return nil, err
@@ -271,7 +268,14 @@ func (j *journal) release() error {
 }
 
 // Sweep removes what crashed sandboxes left on the host. Build does it, too.
+// state is as in Spec.
 func Sweep(state string) error {
+	if state == "" {
+		var err error
+		if state, err = StateDir(); err != nil {
+			return err
+		}
+	}
 	if _, err := os.Stat(join(state, journalDir)); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

@@ -30,6 +30,21 @@ func (b *building) normalize() error {
 	if len(s.ReadOnly) > maxShares || len(s.ReadWrite) > maxShares || len(s.Hidden) > maxShares {
 		return fault.New(fault.InvalidArgument, "more than %d paths of one kind", maxShares)
 	}
+	if s.State == "" {
+		dir, err := StateDir()
+		if err != nil {
+			return err
+		}
+		s.State = dir
+	}
+	if err := os.MkdirAll(s.State, 0o700); err != nil {
+		return stateError(s.State, err)
+	}
+	real, err := filepath.EvalSymlinks(s.State)
+	if err != nil {
+		return stateError(s.State, err)
+	}
+	s.State = real
 	if s.TmpSize == 0 {
 		s.TmpSize = defaultTmp
 	}
@@ -44,6 +59,19 @@ func (b *building) normalize() error {
 		return nil
 	}
 	return b.normalizeWorkdir()
+}
+
+// StateDir is where the journals of this account are, whoever makes sandboxes.
+func StateDir() (string, error) {
+	dir := os.Getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(dir) {
+		home, err := os.UserHomeDir()
+		if err != nil || !filepath.IsAbs(home) {
+			return "", fault.New(fault.FailedPrecondition, "no directory for our own records: neither XDG_STATE_HOME nor HOME is set").Hint("export HOME=/home/you")
+		}
+		dir = join(home, ".local/state")
+	}
+	return join(dir, brand.ConfigDir), nil
 }
 
 func (b *building) normalizeWho() error {

@@ -140,10 +140,8 @@ func (b *building) share(s share) error {
 	if s.host == "/" {
 		return fault.New(fault.InvalidArgument, "the whole host cannot be shared").Hint("name the directories that are needed")
 	}
-	if b.spec.State != "" && s.write {
-		if _, in := below(s.host, b.spec.State); in {
-			return fault.New(fault.InvalidArgument, "%q holds our own state in %s and cannot be writable inside", s.host, b.spec.State)
-		}
+	if rel, in := below(s.host, b.spec.State); in && s.write {
+		b.guard = append(b.guard, guard{share: s, path: b.spec.State, inside: join(s.inside, rel), hide: true, def: true, why: "our own records"})
 	}
 	flags := mounts.NoFollow
 	why := "named read-only"

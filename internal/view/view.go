@@ -27,8 +27,11 @@ import (
 
 // Spec says what a sandbox should see. Relative paths are below Workdir.
 type Spec struct {
-	ID    string // names the journal of placeholders; unique among live sandboxes
-	State string // directory for journals, outside of everything shown
+	ID string // names the journal of placeholders; unique among live sandboxes
+	// State is the directory for journals; empty: StateDir. It must be the
+	// same for all sandboxes of an account, or one that ends takes away a
+	// placeholder that another still needs.
+	State string
 
 	Base Base // zero: the host's own system directories
 
@@ -161,7 +164,7 @@ func Build(spec Spec) (v *View, err error) {
 func (v *View) Summary() string {
 	var names []string
 	for _, c := range v.Carved {
-		if !c.Default {
+		if !c.Default || c.Hidden {
 			continue
 		}
 		name := c.Path
