@@ -43,7 +43,8 @@ func (h *host) read() error {
 			continue
 		}
 		if m.fstype == "cgroup2" && own2 != "" && h.v2 == "" {
-			h.v2 = filepath.Join(h.root, m.point, inMount(m.root, own2))
+			// A gateway that moved into its leaf leaves its children there, too.
+			h.v2 = strings.TrimSuffix(filepath.Join(h.root, m.point, inMount(m.root, own2)), "/"+outside)
 		}
 		if m.fstype != "cgroup" {
 			continue
@@ -171,7 +172,7 @@ func (h *host) handDown(limits Limits) error {
 	words := strings.Join(missing, " ")
 	err = put(h.v2, "cgroup.subtree_control", words)
 	if errors.Is(err, unix.EBUSY) {
-		leaf := filepath.Join(h.v2, prefix+"outside")
+		leaf := filepath.Join(h.v2, outside)
 		if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 			return unavailable("no group can be made in %s", h.v2).Hint("%s", delegateHint).Cause(err)
 		}
@@ -213,6 +214,9 @@ func (g *Group) setV2() error {
 	}
 	return nil
 }
+
+// outside is the leaf for our own processes beside the groups of sandboxes.
+const outside = prefix + "outside"
 
 const period = 100_000 // microseconds
 

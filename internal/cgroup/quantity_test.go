@@ -58,6 +58,7 @@ func FuzzParseMemory(f *testing.F) {
 func TestOwnGroupsAreFound(t *testing.T) {
 	for name, c := range map[string]struct{ mountinfo, cgroup, v2, memory string }{
 		"unified":   {"30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/user.slice/x.scope\n", "/sys/fs/cgroup/user.slice/x.scope", ""},
+		"in a leaf": {"30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/x.scope/openshell-outside\n", "/sys/fs/cgroup/x.scope", ""},
 		"legacy":    {"35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n", "4:memory:/job\n", "", "/sys/fs/cgroup/memory/job"},
 		"hybrid":    {"35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n", "4:memory:/\n0::/\n", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/memory"},
 		"container": {"30 1 0:26 /docker/abc /sys/fs/cgroup ro - cgroup2 cgroup ro\n", "0::/docker/abc\n", "/sys/fs/cgroup", ""},
