@@ -95,7 +95,7 @@ func (f *flags) run(ctx context.Context) (int, error) {
 		return 0, f.explainOnly(spec)
 	}
 	seen := &sightings{quiet: f.quiet || spec.Main.TTY}
-	opts.Events = seen
+	opts.Events, opts.Direct = seen, true
 	var std *stdio
 	if spec.Main.TTY {
 		opts.Size = terminalSize()
@@ -105,6 +105,7 @@ func (f *flags) run(ctx context.Context) (int, error) {
 		}
 		opts.Stdio = std.files[:]
 	}
+	caught := catchSignals()
 	sb, err := supervisor.Start(ctx, spec, opts)
 	if std != nil {
 		std.started()
@@ -117,7 +118,7 @@ func (f *flags) run(ctx context.Context) (int, error) {
 		explain(os.Stderr, spec, sb)
 	}
 	listeners.serve(ctx, sb)
-	exit, err := f.supervise(ctx, sb)
+	exit, err := f.supervise(ctx, sb, caught)
 	if err != nil {
 		return 0, err
 	}
@@ -137,9 +138,9 @@ func (f *flags) run(ctx context.Context) (int, error) {
 }
 
 // supervise stays with the command until it has ended.
-func (f *flags) supervise(ctx context.Context, sb *supervisor.Sandbox) (session.Exit, error) {
+func (f *flags) supervise(ctx context.Context, sb *supervisor.Sandbox, caught chan os.Signal) (session.Exit, error) {
 	p := sb.Process()
-	stop := forwardSignals(p, p.Stdout() != nil)
+	stop := forwardSignals(caught, p)
 	defer stop()
 	if p.Stdout() != nil {
 		if err := attach(p); err != nil {

@@ -1,7 +1,6 @@
 package runcmd
 
 import (
-	"errors"
 	"io"
 	"os"
 	"os/signal"
@@ -156,25 +155,29 @@ func copyInput(p session.Process) {
 	}
 }
 
-// forwardSignals passes what the caller is told to the command until stop.
-func forwardSignals(p session.Process, tty bool) (stop func()) {
-	ch := make(chan os.Signal, 8)
-	signals := []os.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGINT}
-	signal.Notify(ch, signals...)
+// catchSignals listens to the signals that the caller's end passes on. The Go runtime
+// forgets some of them when nobody listens, so they are caught before the
+// command exists and passed once it does.
+func catchSignals() chan os.Signal {
+	ch := make(chan os.Signal, 16)
+	signal.Notify(ch, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGINT)
+	return ch
+}
+
+// forwardSignals passes what was and will be caught to the command until stop.
+func forwardSignals(caught chan os.Signal, p session.Process) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		for {
 			select {
-			case sig := <-ch:
-				if n, ok := sig.(syscall.Signal); ok {
-					if err := p.Signal(int(n)); err != nil && !errors.Is(err, os.ErrProcessDone) {
-						return
-					}
+			case sig := <-caught:
+				if n, ok := sig.(syscall.Signal); ok && p.Signal(int(n)) != nil {
+					return // the sandbox has ended
 				}
 			case <-done:
 				return
 			}
 		}
 	}()
-	return func() { signal.Stop(ch); close(done) }
+	return func() { signal.Stop(caught); close(done) }
 }

@@ -25,6 +25,9 @@ type Options struct {
 	Stdio []*os.File
 	// Size is the first size of the main process's terminal.
 	Size session.Size
+	// Direct leaves the main process's streams to the caller, who reads them
+	// from Process; otherwise Main does.
+	Direct bool
 	// Path replaces the built-in search path.
 	Path string
 }
@@ -172,7 +175,7 @@ func (s *Sandbox) RunMain(ctx context.Context) error {
 	s.record.Phases = append(s.clock.out, s.record.Phases...)
 	s.events.Emit(event.Launched(filepath.Base(argv[0]), p.pid, argv[0]))
 	s.proc = p
-	if p.stdout != nil {
+	if p.stdout != nil && !s.opts.Direct {
 		s.main.Bind(p)
 	}
 	s.finish.Go(func() {
