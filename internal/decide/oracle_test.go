@@ -238,3 +238,28 @@ func checkTrace(t *rapid.T, d *policy.Document, ix *decide.Index) {
 func TestConnectAgreesWithTheOracle(t *testing.T) { rapid.Check(t, checkOracle) }
 
 func FuzzConnect(f *testing.F) { f.Fuzz(rapid.MakeFuzz(checkOracle)) }
+
+// TestAmbiguityIsPairwise: a document is ambiguous if and only if two of its
+// endpoints are on their own.
+func TestAmbiguityIsPairwise(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := drawDocument(t)
+		var all []policy.Rule
+		for _, r := range d.Rules {
+			for _, e := range r.Endpoints {
+				all = append(all, policy.Rule{Key: fmt.Sprintf("k%03d", len(all)), Endpoints: []policy.Endpoint{e}})
+			}
+		}
+		pairs := 0
+		for i := range all {
+			for j := range i {
+				if len(policy.Ambiguities(&policy.Document{Rules: []policy.Rule{all[j], all[i]}})) > 0 {
+					pairs++
+				}
+			}
+		}
+		if got := len(policy.Ambiguities(d)); got != pairs {
+			t.Fatalf("%d ambiguities, %d by pairs\n%s", got, pairs, policy.Canonical(d))
+		}
+	})
+}

@@ -10,7 +10,7 @@ import (
 // the same connection or request and would treat it differently. A document
 // with any must not be enforced: which one holds would be an accident.
 func Ambiguities(d *Document) []Violation {
-	a := &ambiguity{checker: checker{d: d}, exact: map[hostPort][]int{}}
+	a := &ambiguity{checker: checker{d: d}, exact: map[hostPort][]int{}, classes: map[string]int{}}
 	for i := range d.Rules {
 		for j := range d.Rules[i].Endpoints {
 			a.insert(i, j)
@@ -26,6 +26,9 @@ type site struct {
 	e           *Endpoint
 	host        HostPattern
 	ips         string
+	// class is equal for endpoints that are the same in everything compared;
+	// two of them cannot conflict.
+	class int
 }
 
 type hostPort struct {
@@ -35,9 +38,10 @@ type hostPort struct {
 
 type ambiguity struct {
 	checker
-	sites []site
-	exact map[hostPort][]int // endpoints with one host, as indexes of sites
-	broad []int              // patterns and endpoints without host
+	sites   []site
+	exact   map[hostPort][]int // endpoints with one host, as indexes of sites
+	broad   []int              // patterns and endpoints without host
+	classes map[string]int
 }
 
 func (a *ambiguity) insert(i, j int) {
@@ -52,7 +56,15 @@ func (a *ambiguity) insert(i, j int) {
 	}
 	slices.Sort(ips)
 	n := len(a.sites)
-	a.sites = append(a.sites, site{rule: i, index: j, e: e, host: host, ips: strings.Join(slices.Compact(ips), ",")})
+	s := site{rule: i, index: j, e: e, host: host, ips: strings.Join(slices.Compact(ips), ",")}
+	key := s.key()
+	class, ok := a.classes[key]
+	if !ok {
+		class = len(a.classes)
+		a.classes[key] = class
+	}
+	s.class = class
+	a.sites = append(a.sites, s)
 	if e.Host == "" || !host.Exact() {
 		a.broad = append(a.broad, n)
 		return
@@ -65,26 +77,23 @@ func (a *ambiguity) insert(i, j int) {
 	}
 }
 
-// compare visits every pair that can overlap, each once. Endpoints with equal
-// metadata are compared by the first of their kind only.
+// compare visits every pair that can conflict, each once.
 func (a *ambiguity) compare() {
 	done := map[[2]int]bool{}
 	pair := func(x, y int) {
-		if x == y {
+		if a.sites[x].class == a.sites[y].class || len(a.vs) >= maxViolations {
 			return
 		}
 		if x > y {
 			x, y = y, x
 		}
-		if key := [2]int{x, y}; !done[key] && len(a.vs) < maxViolations {
-			if a.pair(&a.sites[x], &a.sites[y]) {
-				done[key] = true
-			}
+		if key := [2]int{x, y}; !done[key] && a.pair(&a.sites[x], &a.sites[y]) {
+			done[key] = true
 		}
 	}
 	for _, list := range a.exact {
-		for i, x := range a.kinds(list) {
-			for _, y := range a.kinds(list)[:i] {
+		for i, x := range list {
+			for _, y := range list[:i] {
 				pair(x, y)
 			}
 		}
@@ -102,35 +111,31 @@ func (a *ambiguity) compare() {
 	slices.SortFunc(a.vs, func(x, y Violation) int { return strings.Compare(x.Text, y.Text) })
 }
 
-// kinds drops endpoints that are the same as an earlier one in everything
-// compare looks at.
-func (a *ambiguity) kinds(list []int) []int {
-	if len(list) < 16 {
-		return list
+// key is everything compared, as one string.
+func (s *site) key() string {
+	var b strings.Builder
+	for _, traits := range [][]trait{s.connection(), s.metadata(), s.mcp()} {
+		for _, t := range traits {
+			b.WriteString(t.value)
+			b.WriteByte(0)
+		}
 	}
-	seen := map[string]bool{}
-	return slices.DeleteFunc(slices.Clone(list), func(n int) bool {
-		s := &a.sites[n]
-		key := fmt.Sprint(s.metadata(), s.connection(), s.e.Path, s.mcp())
-		dup := seen[key]
-		seen[key] = true
-		return dup
-	})
+	b.WriteString(s.e.Path)
+	if s.contributes() {
+		b.WriteByte(1)
+	}
+	return b.String()
 }
 
 // pair reports whether the two conflict, and says so.
 func (a *ambiguity) pair(x, y *site) bool {
-	hosts := x.e.Host == "" || y.e.Host == "" || x.host.Overlaps(y.host)
-	if !hosts {
-		return false
-	}
 	var ports []string
 	for _, p := range x.e.Ports {
 		if slices.Contains(y.e.Ports, p) {
 			ports = append(ports, fmt.Sprint(p))
 		}
 	}
-	if len(ports) == 0 {
+	if len(ports) == 0 || x.e.Host != "" && y.e.Host != "" && !x.host.Overlaps(y.host) {
 		return false
 	}
 	conflicts := differ(nil, x.connection(), y.connection())

@@ -197,3 +197,14 @@ func roundTrip(t testing.TB, d *policy.Document) {
 		}
 	}
 }
+
+func TestReservedKeys(t *testing.T) {
+	d, err := policy.Parse("p.yaml", []byte("version: 1\nnetwork_policies:\n  _provider_x: {}\n  mine: {}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = policy.NewError(d, policy.ReservedKeys(d))
+	if err == nil || !strings.HasPrefix(err.Error(), "p.yaml:3:3: ") || !strings.Contains(err.Error(), "reserved '_provider_' prefix for provider composition") || strings.Contains(err.Error(), "mine") {
+		t.Errorf("error %v", err)
+	}
+}
