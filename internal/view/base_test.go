@@ -252,3 +252,36 @@ func link(t *testing.T, to, at string) string {
 	}
 	return at
 }
+
+func TestSharesBesideTheWorkspace(t *testing.T) {
+	eachUser(t, func(t *testing.T) {
+		work, state := place(t)
+		base := filepath.Dir(work)
+		write(t, base+"/ro/f", "ro\n")
+		write(t, base+"/ro/private/k", "secret\n")
+		write(t, base+"/rw/f", "rw\n")
+		write(t, base+"/one.txt", "one\n")
+		write(t, base+"/home/.profile", "kept\n")
+		link(t, base+"/ro", base+"/alias")
+		v := build(t, Spec{State: state, Workdir: work, Home: "/home/ann", HomeDir: base + "/home",
+			ReadOnly: []string{base + "/alias", base + "/one.txt"}, ReadWrite: []string{"../rw"}, Hidden: []string{base + "/ro/private", "/usr/share"}})
+		got := sh(t, v, `
+			cat ../ro/f ../rw/f ../one.txt ~/.profile; echo new > ../rw/f; echo home > ~/new
+			(echo evil > ../ro/f; echo evil > ../one.txt; touch ../beside) 2>/dev/null
+			ls .. | tr '\n' ' '; echo; cat ../ro/private/k 2>/dev/null; ls /usr/share ../ro/private
+			mkdir ../rw/.git 2>/dev/null; ls -d ../rw/.git/config 2>/dev/null`)
+		wantLines(t, got, "ro", "rw", "one", "kept", "beside one.txt ro rw work ", "../ro/private:", "", "/usr/share:")
+		if got := read(t, base+"/ro/f") + read(t, base+"/rw/f") + read(t, base+"/one.txt") + read(t, base+"/home/new"); got != "ro\nnew\none\nhome\n" {
+			t.Errorf("on the host: %q", got)
+		}
+		if err := v.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(base + "/beside"); err == nil { // it was the private /tmp
+			t.Error("something was made beside the shares on the host")
+		}
+		if got := tree(t, base+"/rw"); got != "f\n" {
+			t.Errorf("left in a share: %q", got)
+		}
+	})
+}
