@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"time"
 
 	"openshell.dev/openshell/internal/brand"
 )
@@ -155,50 +154,3 @@ func (s *passage) checkAlias(p *Proxy, addr netip.Addr) *Denial {
 }
 
 var metadata = netip.AddrFrom4([4]byte{169, 254, 169, 254})
-
-// connect resolves once, checks every address and dials the allowed ones in
-// order until one answers.
-func (p *Proxy) connect(ctx context.Context, s *passage) (net.Conn, netip.AddrPort, *Denial) {
-	found, d := p.addresses(ctx, s)
-	if d != nil {
-		return nil, netip.AddrPort{}, d
-	}
-	allowed := make([]netip.Addr, 0, len(found))
-	var refused *Denial
-	for _, addr := range found {
-		if d := s.checkAddress(p, s.gen, addr); d != nil {
-			refused = d
-			continue
-		}
-		allowed = append(allowed, addr.Unmap())
-	}
-	if len(allowed) == 0 {
-		return nil, netip.AddrPort{}, refused
-	}
-	ctx, cancel := context.WithTimeout(ctx, 3*p.limits.Dial)
-	defer cancel()
-	var last error
-	for _, addr := range allowed {
-		to := netip.AddrPortFrom(addr, s.intent.Port)
-		one, stop := context.WithTimeout(ctx, p.limits.Dial)
-		conn, err := p.opts.Dial(one, to)
-		stop()
-		if err == nil {
-			return conn, to, nil
-		}
-		last = err
-	}
-	return nil, netip.AddrPort{}, s.failed("the destination did not answer", last)
-}
-
-// dialTCP opens a plain connection. Keep-alive probes find dead peers; only
-// the idle time is set, to spare two system calls a connection.
-func dialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
-	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: -1, Count: -1}}
-	return d.DialContext(ctx, "tcp", to.String())
-}
-
-// Resolver finds the addresses of a name; net.Resolver is one.
-type Resolver interface {
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-}
