@@ -10,6 +10,13 @@ import (
 	"openshell.dev/openshell/internal/launch/wire"
 )
 
+// ProbeAddress and ProbePort are where the launcher tries to send a datagram
+// that the fence must refuse: an address that belongs to nobody (RFC 5737).
+var ProbeAddress = [4]byte{192, 0, 2, 1}
+
+// ProbePort is the discard port (RFC 863).
+const ProbePort = 9
+
 // confineSpec turns what the plan says into walls and into what is tried
 // against them.
 func confineSpec(p *wire.Plan) confine.Spec {
@@ -39,10 +46,9 @@ func confineSpec(p *wire.Plan) confine.Spec {
 	}
 	if p.Network {
 		spec.Probes = append(spec.Probes, confine.Probe{
-			// RFC 5737: an address that belongs to nobody. A datagram is all
-			// that could leave without a handshake.
+			// A datagram is all that could leave without a handshake.
 			Name: "a datagram to the outside", Act: confine.Send, Want: []syscall.Errno{unix.EPERM},
-			Address: &unix.SockaddrInet4{Port: 9, Addr: [4]byte{192, 0, 2, 1}},
+			Address: &unix.SockaddrInet4{Port: ProbePort, Addr: ProbeAddress},
 		})
 	}
 	return spec

@@ -44,11 +44,14 @@ func (s *Sandbox) serve(sockets *netns.Sockets) error {
 	s.proxy = egress.New(egress.Options{
 		Policy: s.rules.compiled, Revision: uint64(s.spec.PolicyVersion), Pins: s.pins, Events: s.events, Log: s.log,
 		HostAddress: netip.AddrFrom4([4]byte{127, 0, 0, 1}), Hostname: s.hostname(), Self: netip.MustParseAddr(netns.Address),
-		Own:    []netip.Prefix{netip.MustParsePrefix("10.200.0.0/24"), netip.MustParsePrefix("fd00:200::/64")},
-		Change: s.change,
+		Own: []netip.Prefix{netip.MustParsePrefix("10.200.0.0/24"), netip.MustParsePrefix("fd00:200::/64")},
 	})
 	serving, cancel := context.WithCancel(context.Background())
 	s.finish.Go(func() { _ = s.proxy.Serve(serving, source) })
+	if err := s.watchStrays(serving, sockets); err != nil {
+		cancel()
+		return err
+	}
 	s.onClose(func() {
 		drain, stop := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer stop()
@@ -57,14 +60,6 @@ func (s *Sandbox) serve(sockets *netns.Sockets) error {
 		sockets.Close()
 	})
 	return nil
-}
-
-// change words the narrowest change that would allow what was denied.
-func (s *Sandbox) change(in egress.Intent, h egress.Holder) string {
-	if s.spec.Gateway == nil {
-		return "--allow " + in.Authority()
-	}
-	return "openshell policy update " + s.spec.Name + " --add-endpoint " + in.Authority() + " --binary " + h.Program()
 }
 
 // Traffic counts what the proxy did.

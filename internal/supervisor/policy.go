@@ -14,7 +14,7 @@ import (
 // It returns how many live connections were cut; an error leaves the old
 // policy in force.
 func (s *Sandbox) SetPolicy(_ context.Context, doc []byte, version uint32) (cut int, err error) {
-	next, err := compileRules(s.spec.PolicyName, doc, nil)
+	next, err := compileRules(s.spec.PolicyName, doc, nil, s.word)
 	if err != nil {
 		return 0, err
 	}

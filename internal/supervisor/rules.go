@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -26,7 +25,7 @@ type rules struct {
 
 // readRules parses, checks and compiles what the Spec gives.
 func (s *Sandbox) readRules() error {
-	r, err := compileRules(s.spec.PolicyName, s.spec.Policy, s.spec.Allow)
+	r, err := compileRules(s.spec.PolicyName, s.spec.Policy, s.spec.Allow, s.word)
 	if err != nil {
 		return err
 	}
@@ -42,7 +41,7 @@ func (s *Sandbox) readRules() error {
 
 // compileRules makes rules of a document and of --allow values. A setting
 // that this version would not enforce is refused by name.
-func compileRules(name string, data []byte, allow []string) (*rules, error) {
+func compileRules(name string, data []byte, allow []string, word func(decide.Change) string) (*rules, error) {
 	r := &rules{doc: policy.RunDefault()}
 	if len(data) > 0 {
 		doc, err := policy.Parse(name, data)
@@ -71,8 +70,17 @@ func compileRules(name string, data []byte, allow []string) (*rules, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.compiled = verdicts{index}
+	r.compiled = egress.Compiled(index, word)
 	return r, nil
+}
+
+// word picks the wording of the narrowest change: the flag of run, or the
+// command that changes the policy of a sandbox of the gateway.
+func (s *Sandbox) word(c decide.Change) string {
+	if s.spec.Gateway == nil {
+		return c.Run
+	}
+	return strings.ReplaceAll(c.Update, " NAME ", " "+s.spec.Name+" ")
 }
 
 // checkIdentity refuses an identity that the native driver cannot give: one id
@@ -119,26 +127,4 @@ func shownByPolicy(fs *policy.Filesystem) (ro, rw []string) {
 		return out
 	}
 	return pick(fs.ReadOnly), pick(fs.ReadWrite)
-}
-
-// verdicts lets the proxy ask a compiled policy.
-type verdicts struct{ ix *decide.Index }
-
-func (v verdicts) Names(host string) bool { return v.ix.MatchesHost(host) }
-
-func (v verdicts) Connect(f egress.Flow) egress.Verdict {
-	chain := make([]decide.Program, 0, len(f.Chain))
-	for _, path := range f.Chain {
-		chain = append(chain, decide.Program{Path: path})
-	}
-	d := v.ix.Connect(decide.Flow{Host: f.Host, Port: f.Port, Programs: [][]decide.Program{chain}})
-	return egress.Verdict{Allow: d.Allow, Rule: d.Rule.Key, Detail: d.Address}
-}
-
-func (verdicts) Address(_ egress.Flow, v egress.Verdict, addr netip.Addr) error {
-	rule, ok := v.Detail.(decide.AddressRule)
-	if !ok {
-		return decide.RefusedNoRule
-	}
-	return decide.CheckAddress(addr, rule)
 }
