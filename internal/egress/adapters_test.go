@@ -1,12 +1,14 @@
 package egress
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -359,4 +361,61 @@ func TestAddressesOfTheSandboxItselfAreRefused(t *testing.T) {
 	if got := exchange(t, b.explicit, "CONNECT 10.200.0.2:80 HTTP/1.1\r\n\r\n"); !strings.Contains(got, "sandbox itself") {
 		t.Errorf("got %q", got)
 	}
+}
+
+func TestASlowRequestIsNotWaitedFor(t *testing.T) {
+	b := start(t, Options{Policy: rules{}, Limits: Limits{Handshake: 200 * time.Millisecond}})
+	for name, part := range map[string]string{
+		"nothing":      "",
+		"half a head":  "CONNECT a.example.com:443 HTTP/1.1\r\nX: ",
+		"half a SOCKS": "\x05\x01\x00\x05\x01\x00\x03\x20abc",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := dial(t, b.explicit)
+			_, _ = io.WriteString(c, part)
+			_, err := io.ReadAll(c)
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("it was waited for")
+			}
+		})
+	}
+	waitFor(t, "all to end", func() bool { return b.proxy.Stats().Open == 0 })
+}
+
+// A sandbox that is closed takes everybody along who still waits for
+// something: an owner, a name, a dial, or the client itself.
+func TestCloseWaitsForNobody(t *testing.T) {
+	up := serve(t, echo)
+	hang := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	for _, row := range []struct {
+		name string
+		opts Options
+		send string
+	}{
+		{"a dial", Options{Dial: func(ctx context.Context, _ netip.AddrPort) (net.Conn, error) { return nil, hang(ctx) }}, "CONNECT a.example.com:" + up.port + " HTTP/1.1\r\n\r\n"},
+		{"a name", Options{Resolver: hangingResolver(hang)}, "CONNECT a.example.com:" + up.port + " HTTP/1.1\r\n\r\n"},
+		{"a head", Options{}, "CONNECT a.exa"},
+		{"a tunnel", Options{}, "CONNECT a.example.com:" + up.port + " HTTP/1.1\r\n\r\n"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			row.opts.Policy = rules{allow: []string{"a.example.com:" + up.port}, private: true}
+			b := start(t, row.opts)
+			b.zone.names["a.example.com"] = []string{"127.0.0.1"}
+			c := dial(t, b.explicit)
+			_, _ = io.WriteString(c, row.send)
+			waitFor(t, "the connection", func() bool { return b.proxy.Stats().Open == 1 })
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			b.proxy.Close(ctx)
+			if n := b.proxy.Stats().Open; n != 0 {
+				t.Errorf("%d connections left", n)
+			}
+		})
+	}
+}
+
+type hangingResolver func(context.Context) error
+
+func (h hangingResolver) LookupNetIP(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+	return nil, h(ctx)
 }
