@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/openshell/internal/launch/wire"
+	"openshell.dev/openshell/internal/trim"
 )
 
 // ControlFD is the descriptor of the socket to the outside half.
@@ -37,6 +38,9 @@ func Main() int {
 	}
 	return 0
 }
+
+// idleAfter is how long nobody has asked anything before memory is given back.
+const idleAfter = time.Second
 
 type launcher struct {
 	conn    *wire.Conn
@@ -85,6 +89,8 @@ func (l *launcher) report(err error) {
 // serve answers requests until the socket ends.
 func (l *launcher) serve() error {
 	go l.reap() // for the life of the process
+	idle := time.AfterFunc(idleAfter, trim.Once)
+	defer idle.Stop()
 	for {
 		f, err := l.conn.Receive()
 		if errors.Is(err, io.EOF) {
@@ -96,5 +102,6 @@ func (l *launcher) serve() error {
 		if err := l.handle(f); err != nil {
 			return err
 		}
+		idle.Reset(idleAfter)
 	}
 }

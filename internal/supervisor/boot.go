@@ -13,6 +13,7 @@ import (
 	"openshell.dev/openshell/internal/identity"
 	"openshell.dev/openshell/internal/launch/wire"
 	"openshell.dev/openshell/internal/session"
+	"openshell.dev/openshell/internal/trim"
 )
 
 // Options are what a caller adds to a Spec. The zero value is usable.
@@ -183,11 +184,33 @@ func (s *Sandbox) RunMain(ctx context.Context) error {
 		s.events.Emit(event.Exited(filepath.Base(argv[0]), p.pid, p.exit.Code))
 		s.main.Ended(p.exit)
 	})
+	idle := time.AfterFunc(trimAfter, s.trim)
+	s.onClose(func() { idle.Stop() })
 	if d := s.spec.Timeout; d > 0 {
 		timer := time.AfterFunc(d, func() { s.timeOut(p, d) })
 		s.onClose(func() { timer.Stop() })
 	}
 	return nil
+}
+
+// trimAfter is how long after the start memory is given back, and again
+// whenever the sandbox carried no traffic for as long.
+const trimAfter = 2 * time.Second
+
+// trim gives memory back while the sandbox is idle.
+func (s *Sandbox) trim() {
+	for before := ^uint64(0); ; {
+		t := s.Traffic()
+		if now := t.Sent + t.Received + t.Allowed + t.Denied; now != before {
+			before = now
+			trim.Once()
+		}
+		select {
+		case <-s.done:
+			return
+		case <-time.After(30 * time.Second):
+		}
+	}
 }
 
 // timeOut ends a main process that ran too long: asked first, then killed.
