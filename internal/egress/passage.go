@@ -38,6 +38,9 @@ func (p *Proxy) authorise(ctx context.Context, a *Arrival, in Intent) (*passage,
 	pass := &passage{intent: in, client: a.Client}
 	owner, err := p.owner(ctx, a)
 	pass.owner = owner
+	if errors.Is(err, errNobody) {
+		return pass, pass.nobody(p.current.Load())
+	}
 	if err != nil {
 		return pass, pass.denied(codePolicy, "", err.Error())
 	}
@@ -49,6 +52,19 @@ func (p *Proxy) authorise(ctx context.Context, a *Arrival, in Intent) (*passage,
 		pass.flows = append(pass.flows, f)
 	}
 	return pass, pass.evaluate(p.current.Load())
+}
+
+// nobody denies a connection whose owner is gone. What no program may reach is
+// denied as such: that is more use to a person than who asked.
+func (s *passage) nobody(g *generation) *Denial {
+	s.gen = g
+	v := g.policy.Connect(Flow{Host: s.intent.Host, Addr: s.intent.Addr, Port: s.intent.Port, Chain: []string{""}})
+	if v.Allow || v.Rule != "" || v.Reason == "" {
+		return s.denied(codePolicy, v.Rule, errNobody.Error())
+	}
+	d := s.denied(codePolicy, "", v.Reason)
+	d.Change, d.Asked = v.Change, true
+	return d
 }
 
 // evaluate asks g about every holder; all must be allowed.
