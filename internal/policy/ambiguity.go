@@ -156,11 +156,19 @@ func (a *ambiguity) pair(x, y *site) bool {
 	path := index(join("network_policies", a.d.Rules[y.rule].Key)+".endpoints", y.index)
 	a.vs = append(a.vs, Violation{
 		Class: Ambiguous, Pos: y.e.Pos, Path: path,
-		Text: fmt.Sprintf("network policies %s and %s overlap on port(s) %s with conflicting metadata: %s (the other is at %s)",
-			a.name(x), a.name(y), strings.Join(ports, ", "), strings.Join(conflicts, "; "), x.e.Pos.In(a.d.Source)),
+		Text: fmt.Sprintf("network policies %s and %s overlap on port(s) %s with conflicting metadata: %s%s",
+			a.name(x), a.name(y), strings.Join(ports, ", "), strings.Join(conflicts, "; "), a.other(x)),
 		Hint: "give both endpoints the same " + fieldName(conflicts[0]) + ", or narrow one by host or port so that they do not overlap",
 	})
 	return true
+}
+
+// other says where the first endpoint of a pair stands.
+func (a *ambiguity) other(x *site) string {
+	if !x.e.Pos.Known() {
+		return ""
+	}
+	return " (the other is at " + x.e.Pos.In(a.d.Source) + ")"
 }
 
 func fieldName(conflict string) string {

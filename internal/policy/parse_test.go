@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -206,5 +207,27 @@ func TestReservedKeys(t *testing.T) {
 	err = policy.NewError(d, policy.ReservedKeys(d))
 	if err == nil || !strings.HasPrefix(err.Error(), "p.yaml:3:3: ") || !strings.Contains(err.Error(), "reserved '_provider_' prefix for provider composition") || strings.Contains(err.Error(), "mine") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestMessagesAreHarmless: a document may come from an agent, and what is
+// wrong with it is read on a terminal.
+func TestMessagesAreHarmless(t *testing.T) {
+	_, err := policy.Parse("p\x1b.yaml", []byte(`version: 1
+"k\e[2J": 1
+process: {run_as_user: "\e]0;x\a"}
+network_policies:
+  "a\nb\u202e": {endpoints: [{host: "\e[1m", port: 1, protocol: "\r", tls: "\b"}], binaries: ["/\x00"]}
+filesystem_policy: {read_only: ["\e"]}
+`))
+	if err == nil {
+		t.Fatal("it was accepted")
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		for _, r := range line {
+			if !strconv.IsPrint(r) {
+				t.Errorf("%q holds %q", line, r)
+			}
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"openshell.dev/openshell/internal/fault"
 )
@@ -60,10 +61,13 @@ type Violation struct {
 }
 
 // In returns the violation as one line of "source:line:column: path: text".
+// Documents come from agents too: what cannot be shown is escaped.
 func (v Violation) In(source string) string {
 	var b strings.Builder
-	b.WriteString(v.Pos.In(source))
-	b.WriteString(": ")
+	if where := v.Pos.In(source); where != "" {
+		b.WriteString(where)
+		b.WriteString(": ")
+	}
 	if v.Path != "" {
 		b.WriteString(v.Path)
 		b.WriteString(": ")
@@ -72,6 +76,24 @@ func (v Violation) In(source string) string {
 		b.WriteString(classPhrases[v.Class])
 	}
 	b.WriteString(v.Text)
+	return printable(b.String())
+}
+
+// printable escapes control characters and what else has no glyph.
+func printable(s string) string {
+	bad := func(r rune) bool { return !strconv.IsPrint(r) || r == utf8.RuneError }
+	if strings.IndexFunc(s, bad) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if bad(r) {
+			q := strconv.QuoteRuneToASCII(r)
+			b.WriteString(q[1 : len(q)-1])
+		} else {
+			b.WriteRune(r)
+		}
+	}
 	return b.String()
 }
 
