@@ -93,9 +93,9 @@ func TestProtectedPathsCannotBeChanged(t *testing.T) {
 		{"own namespace: move", "unshare -Urm sh -c 'mkdir x; mount --move .git x; mount --move .git/config a.txt; echo evil > .git/config'"},
 		{"own namespace: overlay", "unshare -Urm sh -c 'mkdir u w; mount -t overlay o -o userxattr,lowerdir=/usr,upperdir=.git/hooks,workdir=w u; echo evil > u/pre-commit'"},
 	}
-	for _, a := range attacks {
-		t.Run(strings.ReplaceAll(a.name, " ", "_"), func(t *testing.T) {
-			eachUser(t, func(t *testing.T) {
+	eachUser(t, func(t *testing.T) {
+		for _, a := range attacks {
+			t.Run(a.name, func(t *testing.T) {
 				work, state := place(t)
 				repo(t, work)
 				config := read(t, work+"/.git/config")
@@ -120,15 +120,15 @@ func TestProtectedPathsCannotBeChanged(t *testing.T) {
 					}
 				}
 			})
-		})
-	}
+		}
+	})
 }
 
 // The sandbox breaks the repository and makes the workspace, or git's own
 // files, name a program. Then git of the host runs there, as a prompt does.
 func TestGitOfTheHostRunsNothingOfTheSandbox(t *testing.T) {
 	const bare = `rm -f .git/HEAD; rm -rf refs objects; mkdir objects refs; echo "ref: refs/heads/main" > HEAD; mkdir hooks; `
-	for name, script := range map[string]string{
+	scripts := map[string]string{
 		"bare":          bare + `printf "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = $PWD\n\tfsmonitor = touch $PWD/PWNED; false\n" > config`,
 		"fsmonitor":     `git config core.fsmonitor "touch $PWD/PWNED; false"`,
 		"hook":          `printf '#!/bin/sh\ntouch PWNED\n' > .git/hooks/post-index-change; chmod +x .git/hooks/post-index-change`,
@@ -136,9 +136,10 @@ func TestGitOfTheHostRunsNothingOfTheSandbox(t *testing.T) {
 		"filter":        `echo '* filter=x' > .gitattributes; git config filter.x.clean "touch $PWD/PWNED; cat"; touch a.txt`,
 		"another .git":  `mv .git g; git init -q .; git config core.fsmonitor "touch $PWD/PWNED; false"`,
 		"link for .git": `rm -rf .git; W=$PWD; mkdir r; cd r; git init -q . ; git config core.fsmonitor "touch $W/PWNED; false"; cd ..; ln -s r/.git .git`,
-	} {
-		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
-			eachUser(t, func(t *testing.T) {
+	}
+	eachUser(t, func(t *testing.T) {
+		for name, script := range scripts {
+			t.Run(name, func(t *testing.T) {
 				for _, fresh := range []bool{false, true} {
 					work, state := place(t)
 					if !fresh {
@@ -158,8 +159,8 @@ func TestGitOfTheHostRunsNothingOfTheSandbox(t *testing.T) {
 					}
 				}
 			})
-		})
-	}
+		}
+	})
 }
 
 func tree(t *testing.T, dir string) string {
