@@ -23,7 +23,7 @@ func TestStaticEdits(t *testing.T) {
 		{"paths added", old, strings.Replace(old, "[/usr]", "[/usr, /opt]", 1), ""},
 		{"network changed", old, old + "network_policies: {a: {}}", ""},
 		{"sections added", "version: 1", old, ""},
-		{"path removed", old, strings.Replace(old, "[/usr]", "[]", 1), "p.yaml:2:33: filesystem_policy.read_only: filesystem read_only path '/usr' cannot be removed on a live sandbox"},
+		{"path removed", old, strings.Replace(old, "[/usr]", "[]", 1), "p.yaml:2:32: filesystem_policy.read_only: filesystem read_only path '/usr' cannot be removed on a live sandbox"},
 		{"path made read-only", old, "version: 1\nfilesystem_policy: {read_only: [/usr, /tmp]}\nlandlock: {compatibility: hard_requirement}\nprocess: {run_as_user: sandbox}\n", "filesystem read_write path '/tmp' cannot be removed"},
 		{"workdir", old, strings.Replace(old, "{read_only", "{include_workdir: true, read_only", 1), "filesystem include_workdir cannot be changed"},
 		{"files dropped", old, "version: 1\nlandlock: {compatibility: hard_requirement}\nprocess: {run_as_user: sandbox}", "filesystem policy cannot be removed on a live sandbox"},
