@@ -141,7 +141,10 @@ func TestProgramsCannotEndTheLauncher(t *testing.T) {
 		signals string
 	}{
 		{"all walls", true, "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 64"},
-		{"without the filter", false, "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 18 19 24 25 26 27 29 30 31 35 64"},
+		// Only those that the shield is for: a storm of others, above all of
+		// queued real-time signals, keeps all threads of a Go process in their
+		// handlers for good. That is what the filter's guard is for.
+		{"without the filter", false, "1 2 3 4 5 6 7 8 11 15 16 31"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			launcher(1000).Run(t, func(t *testing.T) {

@@ -38,8 +38,10 @@ type sigaction struct {
 // here, so that the launcher's own parent can be told to reset it.
 //
 // Signals 32 to 34 stay open to that moment: Go leaves them at the default and
-// would pass "ignored" on to programs. The filter keeps them away
-// (seccomp.Program.Guard).
+// would pass "ignored" on to programs. And a storm of signals that Go handles
+// keeps every thread in handlers for good. Against both the filter keeps all
+// signals away (seccomp.Program.Guard); this is the second wall, and the one of
+// kernels before Landlock's signal scope.
 //
 // A fault of the launcher's own code still ends it, without a stack trace.
 func ShieldFromSignals() (inherited []unix.Signal, err error) {

@@ -12,7 +12,9 @@ import (
 // That thread has no capability and shares its programs' Landlock domain, so
 // neither the capability rule nor the signal scope protects it. The numbers are
 // those of the programs' own pid namespace, which they cannot leave; the thread
-// must live as long as its programs, or its number is given to one of them.
+// must live as long as its programs, or its number is given to one of them. The
+// launcher's other threads have numbers nobody knows beforehand; those are the
+// Landlock scope's to protect (Linux 6.12), they are in no domain.
 func (p Program) Guard(pid, tid int) Program {
 	t := table(slices.Clip(p.Rules))
 	self := func(arg int, name string) Cond {
