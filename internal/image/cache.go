@@ -130,6 +130,10 @@ func (c *Cache) load(id string) (*Image, error) {
 		lease.unlock()
 		return nil, err
 	}
+	if !c.intact(img) {
+		lease.unlock()
+		return nil, c.dropDamaged(id)
+	}
 	img.lease = lease
 	return img, nil
 }

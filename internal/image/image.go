@@ -70,6 +70,7 @@ type Image struct {
 	Entries   int       `json:"entries"`
 	Dropped   Dropped   `json:"dropped"`
 	Created   time.Time `json:"created"` // when it was unpacked here
+	Survey    Survey    `json:"survey"`  // what the files must still amount to after a power cut
 	// PolicyFile is the host path of the policy inside the image, or empty.
 	// Read it with ReadPolicy, which follows nothing.
 	PolicyFile string `json:"-"`

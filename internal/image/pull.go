@@ -385,23 +385,17 @@ func unpackFile(ctx context.Context, u *unpacker, l layer, file string) error {
 // publish makes the finished tree visible in one step.
 func (p *puller) publish(out string, u *unpacker, pl *plan) error {
 	id := pl.id.String()
-	img := &Image{ID: id, Manifest: pl.manifest, Reference: p.src.Reference, Config: pl.config,
+	survey, err := surveyOf(filepath.Join(out, "rootfs"))
+	if err != nil {
+		return err
+	}
+	img := &Image{ID: id, Manifest: pl.manifest, Reference: p.src.Reference, Config: pl.config, Survey: survey,
 		Bytes: u.meter.total, Entries: u.meter.entries, Dropped: u.dropped, Created: p.opts.Now().UTC()}
 	data, err := img.marshal()
 	if err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(out, "image.json"), data, 0o600); err != nil {
-		return err
-	}
-	// After a power cut a renamed directory must not hold empty files.
-	dir, err := os.Open(out)
-	if err != nil {
-		return err
-	}
-	err = unix.Syncfs(int(dir.Fd()))
-	dir.Close()
-	if err != nil {
 		return err
 	}
 	final := p.cache.path("images", fileID(id))

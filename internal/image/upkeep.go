@@ -150,18 +150,8 @@ func (c *Cache) Remove(id string) error {
 	if h := c.holders(id); len(h) > 0 { // since we looked
 		return fault.New(fault.FailedPrecondition, "the image %s is used by the sandbox in %q", id, h[0])
 	}
-	w, err := c.newWorkplace()
-	if err != nil {
+	if err := c.evict(id); err != nil {
 		return err
-	}
-	defer w.discard()
-	// Gone in one step; the slow part happens out of sight.
-	err = os.Rename(c.path("images", fileID(id)), filepath.Join(w.dir, "image"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return fault.New(fault.NotFound, "there is no image %s here", id)
-	}
-	if err != nil {
-		return c.diskFault(err)
 	}
 	files, _ := filepath.Glob(c.path("refs", "*.json"))
 	for _, f := range files {
@@ -172,7 +162,24 @@ func (c *Cache) Remove(id string) error {
 	if err := removeTree(c.path("holds", fileID(id))); err != nil {
 		c.log.Warn("holds of a removed image are left", "err", err)
 	}
-	return use.unlock() // nobody waits for the deletion
+	return nil
+}
+
+// evict removes the files of an image. The caller holds its use lock.
+func (c *Cache) evict(id string) error {
+	w, err := c.newWorkplace()
+	if err != nil {
+		return err
+	}
+	// Gone in one step; the slow part happens out of sight.
+	err = os.Rename(c.path("images", fileID(id)), filepath.Join(w.dir, "image"))
+	if derr := w.discard(); derr != nil {
+		c.log.Warn("a removed image is not gone from the disk yet", "err", derr)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.NotFound, "there is no image %s here", id)
+	}
+	return c.diskFault(err)
 }
 
 // PruneOptions say what Prune keeps.

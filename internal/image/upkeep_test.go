@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -362,4 +363,46 @@ func TestAReadOnlyCacheIsTold(t *testing.T) {
 			t.Errorf("error = %v", err)
 		}
 	})
+}
+
+func TestAnImageThatAPowerCutDamagedIsMadeAgain(t *testing.T) {
+	reg := newRegistry(t)
+	ref := reg.push(t, "a:1", simpleImage(t, "content"))
+	for _, tc := range []struct {
+		name   string
+		damage func(rootfs string) error
+		again  bool
+	}{
+		{"a file is empty", func(r string) error { return os.Truncate(filepath.Join(r, "bin/x"), 0) }, true},
+		{"a file is missing", func(r string) error { return os.Remove(filepath.Join(r, "bin/x")) }, true},
+		{"nothing is damaged", func(string) error { return nil }, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newCache(t, Limits{})
+			img := mustPull(t, c, ref)
+			img.Close()
+			if err := tc.damage(img.RootfsDir); err != nil {
+				t.Fatal(err)
+			}
+			// As after a restart of the machine.
+			note := filepath.Join(filepath.Dir(img.RootfsDir), "image.json")
+			old := strings.Replace(readFile(t, note), bootID(), "another-boot", 1)
+			writeFile(t, note, []byte(old))
+			fetched := false
+			reg.hook = func(_ http.ResponseWriter, r *http.Request) bool {
+				fetched = fetched || strings.Contains(r.URL.Path, "/blobs/")
+				return false
+			}
+			again := mustPull(t, c, ref)
+			if got := readFile(t, again.RootfsDir, "bin/x"); got != "content" {
+				t.Errorf("bin/x = %q", got)
+			}
+			if fetched != tc.again {
+				t.Errorf("made again: %v, want %v", fetched, tc.again)
+			}
+			if strings.Contains(readFile(t, note), "another-boot") {
+				t.Error("the survey was not noted")
+			}
+		})
+	}
 }
