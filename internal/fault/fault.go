@@ -8,6 +8,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Error is a failure with a public face. The zero value is an Internal fault.
@@ -94,8 +95,11 @@ func HintOf(err error) string {
 // terminal of the person who owns the process. Never send it over a wire.
 func Detail(err error) string {
 	var e *Error
+	text := err.Error()
 	if errors.As(err, &e) && e.cause != nil {
-		return err.Error() + ": " + Detail(e.cause)
+		if cause := Detail(e.cause); !strings.Contains(text, cause) {
+			return text + ": " + cause
+		}
 	}
-	return err.Error()
+	return text
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/openshell/internal/launch/wire"
+	"openshell.dev/openshell/internal/mounts"
 	"openshell.dev/openshell/internal/trim"
 )
 
@@ -49,6 +50,8 @@ type launcher struct {
 	phases  []wire.Phase
 	table   table
 	forge   *forge
+	mounts  mounts.Plan   // kept for Renew
+	notes   []string      // what was left out on the way
 	forked  chan struct{} // a child may exist
 }
 

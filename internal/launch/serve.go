@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/openshell/internal/launch/wire"
+	"openshell.dev/openshell/internal/mounts"
 	"openshell.dev/openshell/internal/procs"
 )
 
@@ -48,6 +49,15 @@ func (l *launcher) handle(f wire.Frame) error {
 			_ = l.opened(f.ID, fd, err)
 		}()
 		return nil
+	case wire.TypeRenew:
+		if err := f.Unmarshal(&wire.Renew{}); err != nil {
+			return err
+		}
+		m := wire.Done{OK: true}
+		if _, err := mounts.Renew(l.mounts); err != nil {
+			m = wire.Done{Detail: err.Error()}
+		}
+		return l.conn.Send(f.ID, &m)
 	case wire.TypeFreeze:
 		var m wire.Freeze
 		if err := f.Unmarshal(&m); err != nil {

@@ -2,6 +2,7 @@ package launch
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -51,6 +52,8 @@ func (l *launcher) receivePlan() error {
 	if err != nil {
 		return err
 	}
+	// A descriptor with the plan is a lock that lasts as long as we do; it is
+	// close-on-exec and nobody asks for it again.
 	return f.Unmarshal(&l.plan)
 }
 
@@ -93,12 +96,19 @@ func (l *launcher) applyMounts() error {
 	if err != nil {
 		return err
 	}
-	_, err = mounts.Apply(plan, mounts.Options{})
-	return err
+	rep, err := mounts.Apply(plan, mounts.Options{})
+	if err != nil {
+		return err
+	}
+	for _, s := range rep.Skipped {
+		l.notes = append(l.notes, s.Error())
+	}
+	l.mounts = plan
+	return nil
 }
 
 func (l *launcher) announce() error {
 	return l.conn.Send(0, &wire.Ready{
-		Phases: l.phases, Checks: l.forge.checks, Skipped: l.forge.skipped, ABI: l.forge.abi,
+		Phases: l.phases, Checks: l.forge.checks, Skipped: slices.Concat(l.notes, l.forge.skipped), ABI: l.forge.abi,
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -106,14 +107,18 @@ func (f *flags) run(ctx context.Context) (int, error) {
 		opts.Stdio = std.files[:]
 	}
 	caught := catchSignals()
-	sb, err := supervisor.Start(ctx, spec, opts)
+	sb, err := supervisor.Prepare(ctx, spec, opts)
+	if err != nil {
+		return 0, err
+	}
+	defer sb.Close()
+	err = sb.RunMain(ctx)
 	if std != nil {
 		std.started()
 	}
 	if err != nil {
-		return 0, f.explainStart(err)
+		return 0, f.explainStart(err, sb)
 	}
-	defer sb.Close()
 	if f.explain {
 		explain(os.Stderr, spec, sb)
 	}
@@ -169,14 +174,16 @@ func (f *flags) finish(w io.Writer, sb *supervisor.Sandbox, seen *sightings, exi
 }
 
 // explainStart adds to a command that was not found where it is outside.
-func (f *flags) explainStart(err error) error {
+func (f *flags) explainStart(err error, sb *supervisor.Sandbox) error {
 	var start *supervisor.StartError
 	if !errors.As(err, &start) || start.Step != "command" {
 		return err
 	}
 	out := &hinted{StartError: start}
-	if hint := f.hintFor(start.Command); hint != "" {
-		out.hint = hint
+	if path, err := exec.LookPath(start.Command); err == nil {
+		if path, err = filepath.Abs(path); err == nil {
+			out.hint = fault.HintOf(sb.ExplainMissing(path))
+		}
 	}
 	return out
 }

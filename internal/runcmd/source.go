@@ -4,9 +4,6 @@ import (
 	"context"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 
 	"openshell.dev/openshell/internal/supervisor"
 )
@@ -24,23 +21,4 @@ func (f *flags) source(ctx context.Context, s *supervisor.Spec) error {
 		return nil
 	}
 	return f.fetch(ctx, f.from, s)
-}
-
-// hintFor says where a command that is not visible inside stands outside.
-func (f *flags) hintFor(command string) string {
-	path, err := exec.LookPath(command)
-	if err != nil || f.from != "" && f.from != supervisor.HostRoot {
-		return ""
-	}
-	if path, err = filepath.Abs(path); err != nil {
-		return ""
-	}
-	if real, err := filepath.EvalSymlinks(path); err == nil && !strings.HasPrefix(real, "/usr/") {
-		path = real
-	}
-	dir := filepath.Dir(path)
-	if filepath.Base(dir) == "bin" || filepath.Base(dir) == "shims" {
-		dir = filepath.Dir(dir)
-	}
-	return "it is at " + path + ", which the sandbox does not see: add --ro " + quote(dir)
 }

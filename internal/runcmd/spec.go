@@ -25,6 +25,7 @@ func (f *flags) spec(ctx context.Context) (supervisor.Spec, supervisor.Options, 
 	if s.StateDir, err = stateDir(); err != nil {
 		return s, opts, err
 	}
+	s.Journals = filepath.Dir(s.StateDir)
 	if err = f.files(&s.Files); err != nil {
 		return s, opts, err
 	}

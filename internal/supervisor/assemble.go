@@ -18,7 +18,7 @@ func (s *Sandbox) plan() (*wire.Plan, error) {
 	f := s.spec.Files
 	uid, gid := InsideID(os.Getuid()), InsideID(os.Getgid())
 	vs := view.Spec{
-		ID: s.spec.ID, State: s.spec.StateDir, Workdir: f.Workspace, WorkdirAt: f.WorkspaceAt,
+		ID: s.spec.ID, State: s.spec.Journals, Workdir: f.Workspace, WorkdirAt: f.WorkspaceAt,
 		Hidden: f.Hidden, ReadOnly: slices.Concat(f.ReadOnly, s.rules.showReadOnly), ReadWrite: slices.Concat(f.ReadWrite, s.rules.showReadWrite),
 		Who:  view.Identity{UID: uid, GID: gid, User: userName(os.Getuid()), Shell: s.shell()},
 		Home: f.HomeAt, HomeDir: f.Home, Hostname: s.hostname(),
@@ -48,7 +48,7 @@ func (s *Sandbox) plan() (*wire.Plan, error) {
 	if s.opts.Path != "" {
 		added = slices.Concat([]string{"PATH=" + s.opts.Path}, added)
 	}
-	s.env = environ(v.Home, s.shell(), userName(os.Getuid()), s.spec.Main.TTY, added)
+	s.env = environ(v.Home, s.shell(), userName(os.Getuid()), s.spec.Main.TTY, slices.Concat(v.Env, added))
 	m := &wire.Plan{Hostname: s.hostname(), Mounts: ops, Network: true, Dir: v.Dir}
 	s.grants(m)
 	return m, nil

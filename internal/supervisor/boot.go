@@ -100,7 +100,7 @@ func Prepare(ctx context.Context, spec Spec, opts Options) (s *Sandbox, err erro
 		}
 		return s, err
 	}
-	if err = s.launch.conn.Send(0, plan); err != nil {
+	if err = s.sendPlan(plan); err != nil {
 		return s, err
 	}
 	if err = s.openNetwork(ctx); err != nil {
@@ -176,6 +176,7 @@ func (s *Sandbox) RunMain(ctx context.Context) error {
 	s.record.Phases = append(s.clock.out, s.record.Phases...)
 	s.events.Emit(event.Launched(filepath.Base(argv[0]), p.pid, argv[0]))
 	s.proc = p
+	s.keepProtections()
 	if p.stdout != nil && !s.opts.Direct {
 		s.main.Bind(p)
 	}

@@ -12,6 +12,9 @@ type limits struct {
 }
 
 func newLimits(spec Spec) (*limits, error) {
+	if spec.Limits != (Limits{}) {
+		_, _ = cgroup.Sweep() // what a crash left; the next start tries again
+	}
 	g, err := cgroup.Create(spec.ID, cgroup.Limits{
 		MilliCPU: spec.Limits.MilliCPU, Memory: spec.Limits.Memory, Pids: spec.Limits.Pids,
 	})

@@ -105,7 +105,7 @@ func (e *StartError) Unwrap() error {
 	if e.Errno == syscall.ENOENT {
 		kind = fault.NotFound
 	}
-	return fault.New(kind, "%s", e.Error()).Cause(e.Errno)
+	return fault.New(kind, "%s", e.Error())
 }
 
 // spawn starts cmd. With files the process gets exactly those as 0, 1 and 2

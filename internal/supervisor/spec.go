@@ -18,6 +18,9 @@ type Spec struct {
 	// StateDir is the sandbox's own directory outside (journal, overlay,
 	// private home, sockets); it exists and belongs to us.
 	StateDir string `json:"state_dir"`
+	// Journals is where the records of placeholders are, the same for all
+	// sandboxes of an account; empty means the account's state directory.
+	Journals string `json:"journals,omitempty"`
 
 	Files  Files  `json:"files"`
 	Main   Main   `json:"main"`

@@ -130,6 +130,14 @@ func (*Dial) Type() Type          { return TypeDial }
 func (m *Dial) encode(e *encoder) { e.uint(uint64(m.Port)) }
 func (m *Dial) decode(d *decoder) { m.Port = uint16(d.uint()) }
 
+// Renew asks for protections that the host lifted to be put back.
+type Renew struct{}
+
+// Type implements Message.
+func (*Renew) Type() Type      { return TypeRenew }
+func (*Renew) encode(*encoder) {}
+func (*Renew) decode(*decoder) {}
+
 // Freeze stops every process inside, or lets them go on.
 type Freeze struct{ Thaw bool }
 

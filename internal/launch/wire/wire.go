@@ -10,13 +10,14 @@
 //	string  = length(uvarint) bytes
 //
 //	outside -> inside                        inside -> outside
-//	Plan      what the inside looks like     Sockets   the network's descriptors
+//	Plan      what the inside looks like [lock] Sockets   the network's descriptors
 //	Spawn     start a process [0,1,2]        Ready     interior done, with timings
 //	Signal    to a process or its group      Spawned   pid [terminal], or why not
 //	Owner     who holds this socket?         Exited    a process of Spawn ended
 //	OpenExe   the file a process runs        Owners    answer to Owner
 //	Dial      a port on the loopback         Opened    answer to OpenExe, Dial [fd]
-//	Freeze    stop or continue everything    Done      answer to Freeze
+//	Freeze    stop or continue everything    Done      answer to Freeze, Renew
+//	Renew     put protections back
 //	                                         Failed    a step failed; the end
 package wire
 
@@ -38,6 +39,7 @@ const (
 	TypeOpenExe Type = 5
 	TypeDial    Type = 6
 	TypeFreeze  Type = 7
+	TypeRenew   Type = 8
 )
 
 // Frames from the launcher.

@@ -21,6 +21,7 @@ var all = []Message{
 	&OpenExe{PID: 7, Start: 99},
 	&Dial{Port: 65535},
 	&Freeze{Thaw: true},
+	&Renew{},
 	&Sockets{Device: "bridge", Present: 0x3ff, Notes: []string{"n"}},
 	&Ready{Phases: []Phase{{"mounts", 12}}, Checks: []Check{{"a", "b", "c", true}}, Skipped: []string{"/x"}, ABI: 7},
 	&Spawned{PID: 5, Errno: 2, Step: "command"},
@@ -46,6 +47,8 @@ func blank(m Message) Message {
 		return &OpenExe{}
 	case *Dial:
 		return &Dial{}
+	case *Renew:
+		return &Renew{}
 	case *Freeze:
 		return &Freeze{}
 	case *Sockets:
