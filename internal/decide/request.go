@@ -62,6 +62,9 @@ type asking struct {
 	facts    *l7.Facts
 	route    *endpoint // closest path; the later of equals
 	deciding bool      // second walk: rules
+	// hits are the endpoints of the first walk, so that few need no second.
+	hits  [8]*endpoint
+	found int
 	revision policy.MCPVersion
 
 	denied, allowed         *endpoint
@@ -92,7 +95,13 @@ func (ix *Index) ask(f Flow, chain []Program, holder int, r *l7.Facts) Ruling {
 		return out
 	}
 	a.deciding = true
-	ix.find(&s, f.Host)
+	if a.found <= len(a.hits) {
+		for _, e := range a.hits[:a.found] {
+			a.judge(e)
+		}
+	} else {
+		ix.find(&s, f.Host)
+	}
 	switch {
 	case a.denied != nil:
 		out.Reason, out.Rule, out.Index, out.Denies = RuleDenied, a.denied.ref(), a.deniedRule, true
@@ -147,12 +156,22 @@ func (a *asking) consider(e *endpoint) {
 		return
 	}
 	if !a.deciding {
+		if a.found < len(a.hits) {
+			a.hits[a.found] = e
+		}
+		a.found++
 		if a.route == nil || in.path.specificity > a.route.inspection.path.specificity ||
 			in.path.specificity == a.route.inspection.path.specificity && e.order > a.route.order {
 			a.route = e
 		}
 		return
 	}
+	a.judge(e)
+}
+
+// judge asks the rules of an endpoint whose path covers the request.
+func (a *asking) judge(e *endpoint) {
+	in := e.inspection
 	if a.denied == nil || e.order < a.denied.order {
 		if n := a.denies(in); n >= 0 {
 			a.denied, a.deniedRule = e, n

@@ -70,7 +70,12 @@ func (a *globAlt) walk(s string, sep byte) bool {
 		switch {
 		case star >= 0 && starAt < len(s) && s[starAt] != sep:
 			starAt++
-			k, i = star+1, starAt
+			if k = star + 1; k < len(a.ops) && a.ops[k].kind == opByte {
+				for starAt < len(s) && s[starAt] != a.ops[k].b && s[starAt] != sep {
+					starAt++ // nothing else can follow the star
+				}
+			}
+			i = starAt
 		case deep >= 0 && deepAt < len(s):
 			if a.ops[deep].kind == opUntilSep {
 				next := strings.IndexByte(s[deepAt:], sep)
