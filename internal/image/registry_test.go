@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -246,6 +247,21 @@ func swap(suffix, size string) func(http.ResponseWriter, *http.Request) bool {
 		w.Header().Set("Content-Length", size)
 		w.Write([]byte(strings.Repeat("z", n)))
 		return true
+	}
+}
+
+func TestOnlyThePromisedBytesAreCopied(t *testing.T) {
+	h, n, err := v1.SHA256(strings.NewReader("promised"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for data, want := range map[string]string{
+		"promised": "", "promiseD": "does not match", "promise": "ended after 7 of 8", "promised!": "longer than",
+	} {
+		err := copyVerified(io.Discard, strings.NewReader(data), v1.Descriptor{Digest: h, Size: n})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", data, err, want)
+		}
 	}
 }
 
