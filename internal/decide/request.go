@@ -63,8 +63,8 @@ type asking struct {
 	route    *endpoint // closest path; the later of equals
 	deciding bool      // second walk: rules
 	// hits are the endpoints of the first walk, so that few need no second.
-	hits  [8]*endpoint
-	found int
+	hits     [8]*endpoint
+	found    int
 	revision policy.MCPVersion
 
 	denied, allowed         *endpoint
