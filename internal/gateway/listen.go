@@ -101,7 +101,7 @@ func (g *Gateway) Serve(l net.Listener) error {
 		return l.Close()
 	}
 	g.servers = append(g.servers, s)
-	if tcp && g.address == nil {
+	if tcp && (g.address == nil || (g.address.IP.To4() == nil && addr.IP.To4() != nil)) {
 		g.address = addr
 	}
 	g.mu.Unlock()

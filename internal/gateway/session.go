@@ -130,7 +130,7 @@ func (f *fleet) enter(ctx context.Context, b *box, s *session, hostKey string) s
 		return "the gateway cannot store the session now"
 	}
 	if !ok {
-		return "this run of the sandbox is over"
+		return relay.RunOver
 	}
 	if old != nil {
 		old.close("superseded by a newer session")

@@ -9,6 +9,7 @@ import (
 	"openshell.dev/openshell/api/gen/openshellv1"
 	"openshell.dev/openshell/internal/fault"
 	"openshell.dev/openshell/internal/model"
+	"openshell.dev/openshell/internal/relay"
 )
 
 // maxBatch is how many lines of one pushed batch are kept.
@@ -24,8 +25,12 @@ func (g *Gateway) ReportMainProcessExit(ctx context.Context, req *openshellv1.Re
 	if req.GetInstanceId() == "" {
 		return nil, invalid("instance_id", "instance_id is required")
 	}
+	why := ""
+	if info, ok := connect.CallInfoForHandlerContext(ctx); ok {
+		why = clip(info.RequestHeader().Get(relay.HeaderExitDetail))
+	}
 	if _, err := g.fleet.life(ctx, b, func(l *model.Lifecycle) bool {
-		return l.Exited(g.now(), req.GetInstanceId(), req.GetExitCode(), "")
+		return l.Exited(g.now(), req.GetInstanceId(), req.GetExitCode(), why)
 	}); err != nil {
 		return nil, err
 	}

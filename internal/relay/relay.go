@@ -27,6 +27,13 @@ const ServiceID = brand.Name + ".relay/1"
 // session, the fingerprint of its SSH host key.
 const HeaderHostKey = brand.Name + "-host-key"
 
+// HeaderExitDetail is the request header in which a supervisor says, with the
+// exit of the main process, what ended it if that was not itself.
+const HeaderExitDetail = brand.Name + "-exit-detail"
+
+// RunOver is the reason of a refused session that no later try will mend.
+const RunOver = "this run of the sandbox is over"
+
 // Type is the kind of a frame.
 //
 //	frame: type (1 byte) | length (4 bytes, big endian) | payload
