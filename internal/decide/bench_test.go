@@ -84,3 +84,19 @@ func BenchmarkCompile(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkExplain is what a denial costs beside the decision; a sandbox can
+// cause as many as it likes.
+func BenchmarkExplain(b *testing.B) {
+	for _, n := range []int{20, 10000} {
+		ix := sized(b, n)
+		f := flow("host00000.zone00.example.com", 443, "/bin/nc", "/bin/bash")
+		v := ix.Connect(f)
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for b.Loop() {
+				ix.Explain(f, v)
+				ix.Change(f, v)
+			}
+		})
+	}
+}

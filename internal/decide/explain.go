@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -42,16 +43,16 @@ func (ix *Index) programs(f Flow, v Verdict) string {
 	}
 	chain := f.Programs[v.Holder]
 	ancestors := make([]string, 0, len(chain)-1)
-	for _, p := range chain[1:] {
+	for _, p := range chain[1:min(len(chain), maxAncestors)] {
 		ancestors = append(ancestors, show(p.Path))
 	}
+	search := search{port: f.Port, chain: chain, collect: true}
+	ix.find(&search, f.Host)
+	slices.SortFunc(search.missed, func(a, b *endpoint) int { return a.order - b.order })
 	var parts []string
-	for _, t := range ix.Trace(f).Endpoints {
-		if t.Why != ProgramNotAllowed || t.Holder != v.Holder {
-			continue
-		}
-		part := fmt.Sprintf("binary '%s' not allowed in policy '%s' (ancestors: [%s])", show(chain[0].Path), show(t.Rule.Key), strings.Join(ancestors, ", "))
-		if len(parts) == 0 || parts[len(parts)-1] != part {
+	for _, e := range search.missed {
+		part := fmt.Sprintf("binary '%s' not allowed in policy '%s' (ancestors: [%s])", show(chain[0].Path), show(e.rule.key), strings.Join(ancestors, ", "))
+		if !slices.Contains(parts, part) {
 			parts = append(parts, part)
 		}
 	}
@@ -65,11 +66,11 @@ func (ix *Index) endpoint(r RuleRef) *policy.Endpoint {
 	if ix == nil {
 		return nil
 	}
-	rule := ix.doc.Rule(r.Key)
-	if rule == nil || r.Endpoint < 0 || r.Endpoint >= len(rule.Endpoints) {
+	rule := ix.rules[r.Key]
+	if rule == nil || r.Endpoint < 0 || r.Endpoint >= len(rule.doc.Endpoints) {
 		return nil
 	}
-	return &rule.Endpoints[r.Endpoint]
+	return &rule.doc.Endpoints[r.Endpoint]
 }
 
 // place is " (file:line:column)" of a rule, or nothing.
@@ -120,7 +121,7 @@ func (ix *Index) Change(f Flow, v Verdict) Change {
 		target = "[" + f.Host + "]:" + port
 	}
 	key := policy.AllowKey(f.Host, []uint16{f.Port})
-	for n := 2; ix.doc.Rule(key) != nil; n++ {
+	for n := 2; ix.rules[key] != nil; n++ {
 		key = policy.AllowKey(f.Host, []uint16{f.Port}) + "_" + strconv.Itoa(n)
 	}
 	c := Change{
@@ -136,7 +137,7 @@ func (ix *Index) Change(f Flow, v Verdict) Change {
 	case v.Reason == ProgramNotAllowed && e != nil:
 		c.Text = fmt.Sprintf("add the program %s to policy %s%s", show(program), show(v.Rule.Key), ix.place(v.Rule))
 		c.YAML = fmt.Sprintf("# below network_policies.%s.binaries\n- path: %s\n", show(v.Rule.Key), yamlString(program))
-	case v.Reason == PortNotAllowed && e != nil && ix.doc.Rule(v.Rule.Key).Endpoints != nil:
+	case v.Reason == PortNotAllowed && e != nil:
 		c.Text = fmt.Sprintf("add port %s to endpoint %s of policy %s%s", port, show(e.Host), show(v.Rule.Key), ix.place(v.Rule))
 		list := append(append([]uint16{}, e.Ports...), f.Port)
 		c.YAML = fmt.Sprintf("# instead of port in network_policies.%s.endpoints[%d]\nports: [%s]\n", show(v.Rule.Key), v.Rule.Endpoint, strings.TrimPrefix(strings.TrimPrefix(ports(list), "ports "), "port "))
@@ -150,6 +151,9 @@ func (ix *Index) Change(f Flow, v Verdict) Change {
 	}
 	return c
 }
+
+// maxAncestors bounds the ancestors that a text names.
+const maxAncestors = 8
 
 // maxShown bounds what a sandbox chose in a text.
 const maxShown = 256

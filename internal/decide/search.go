@@ -21,7 +21,14 @@ type search struct {
 	noSource bool      // the holder has no known executable
 
 	asking *asking // a request to be judged on the way, or nil
+
+	collect bool        // keep the endpoints that the program misses
+	missed  []*endpoint // at most maxMissed of them
 }
+
+// maxMissed bounds the rules that one explanation names: a sandbox may cause
+// as many denials as it likes.
+const maxMissed = 8
 
 // find visits every endpoint whose host covers host.
 func (ix *Index) find(s *search, host string) {
@@ -79,6 +86,9 @@ func (s *search) visit(at *site) {
 		if !s.any && (s.noSource || !e.rule.programs.match(s.chain)) {
 			if s.onPort == nil || e.order < s.onPort.order {
 				s.onPort = e
+			}
+			if s.collect && len(s.missed) < maxMissed {
+				s.missed = append(s.missed, e)
 			}
 			continue
 		}
