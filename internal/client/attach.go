@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -158,6 +159,17 @@ func (a *Attachment) CloseInput() error { return a.channel.CloseWrite() }
 func (a *Attachment) Resize(rows, cols uint32) error {
 	_, err := a.channel.SendRequest("window-change", false, ssh.Marshal(struct{ Cols, Rows, Width, Height uint32 }{cols, rows, 0, 0}))
 	return err
+}
+
+// Signal passes a signal to the process.
+func (a *Attachment) Signal(sig syscall.Signal) error {
+	for name, n := range signals {
+		if n == int(sig) {
+			_, err := a.channel.SendRequest("signal", false, ssh.Marshal(struct{ Name string }{name}))
+			return err
+		}
+	}
+	return nil
 }
 
 // Done is closed when the attachment has ended; Result is valid then.

@@ -45,6 +45,7 @@ type Client struct {
 
 	registry gateways.Registry
 	http     *http.Client
+	base     string
 }
 
 // Connect finds the gateway and prepares a connection. It starts a private
@@ -71,7 +72,7 @@ func open(o Options, target Target) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{Target: target, Workspace: o.Workspace, registry: o.Registry, http: &http.Client{Transport: transport}}
+	c := &Client{Target: target, Workspace: o.Workspace, registry: o.Registry, http: &http.Client{Transport: transport}, base: base}
 	c.OpenShellClient = openshellv1connect.NewOpenShellClient(c.http, base,
 		connect.WithGRPC(), connect.WithInterceptors(c.deadlines(), c.faults()),
 		connect.WithReadMaxBytes(maxMessage))
@@ -114,4 +115,17 @@ func (c *Client) deadlines() connect.Interceptor {
 			return next(ctx, req)
 		}
 	})
+}
+
+// Healthz asks the gateway over plain HTTP and returns the status code.
+func (c *Client) Healthz(ctx context.Context) (int, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/healthz", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return 0, c.Target.unreachable(err)
+	}
+	return resp.StatusCode, resp.Body.Close()
 }

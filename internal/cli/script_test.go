@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"context"
+	"flag"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var update = flag.Bool("update", false, "rewrite the expected output in the scripts")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"openshell": func() { os.Exit(Main(context.Background(), os.Args[1:])) },
+	})
+}
+
+// Each script is one command, against a gateway of its own.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		UpdateScripts:       *update,
+		RequireUniqueNames:  true,
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			f := startFake(e.T().(testing.TB))
+			e.Values["fake"] = f
+			e.Setenv("URL", f.url)
+			e.Setenv("OPENSHELL_GATEWAY_ENDPOINT", f.url)
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("XDG_CONFIG_HOME", e.WorkDir+"/config")
+			e.Setenv("XDG_STATE_HOME", e.WorkDir+"/state")
+			e.Setenv("OPENSHELL_SYSTEM_GATEWAY_DIR", e.WorkDir+"/etc")
+			e.Setenv("FREE", freeAddress(e.T()))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"version-is": func(ts *testscript.TestScript, _ bool, args []string) { fakeOf(ts).version = args[0] },
+			"drop": func(ts *testscript.TestScript, _ bool, args []string) {
+				f := fakeOf(ts)
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.boxes[args[0]].drop++
+			},
+			"revoked": func(ts *testscript.TestScript, _ bool, _ []string) {
+				f := fakeOf(ts)
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				if f.logins == 0 || f.revoked != f.logins {
+					ts.Fatalf("%d sessions, %d revoked", f.logins, f.revoked)
+				}
+			},
+			"say":  say,
+			"busy": busy,
+			"gone": func(ts *testscript.TestScript, neg bool, args []string) {
+				f := fakeOf(ts)
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				if _, there := f.boxes[args[0]]; there != neg {
+					ts.Fatalf("sandbox %s there: %v", args[0], there)
+				}
+			},
+		},
+	})
+}
+
+func fakeOf(ts *testscript.TestScript) *fake { return ts.Value("fake").(*fake) }
+
+func freeAddress(t testscript.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := strings.Cut(l.Addr().String(), ":")
+	return port
+}
+
+// say PORT WORD sends a word to a local port and shows the answer; it waits
+// for the port to open.
+func say(ts *testscript.TestScript, neg bool, args []string) {
+	var c net.Conn
+	var err error
+	for range 200 {
+		if c, err = net.Dial("tcp", "127.0.0.1:"+args[0]); err == nil || neg {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if neg {
+		if err == nil {
+			ts.Fatalf("port %s is open", args[0])
+		}
+		return
+	}
+	ts.Check(err)
+	defer c.Close()
+	ts.Check(c.SetDeadline(time.Now().Add(10 * time.Second)))
+	_, err = io.WriteString(c, args[1])
+	ts.Check(err)
+	ts.Check(c.(*net.TCPConn).CloseWrite())
+	body, err := io.ReadAll(c)
+	ts.Check(err)
+	if want := strings.ToUpper(args[1]); string(body) != want {
+		ts.Fatalf("answer %q, want %q", body, want)
+	}
+}
+
+// busy takes a port for the rest of the script.
+func busy(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:"+args[0])
+	ts.Check(err)
+	ts.Defer(func() { _ = l.Close() })
+}
