@@ -46,11 +46,13 @@ func (ix *Index) programs(f Flow, v Verdict) string {
 	for _, p := range chain[1:min(len(chain), maxAncestors)] {
 		ancestors = append(ancestors, show(p.Path))
 	}
-	search := search{port: f.Port, chain: chain, collect: true}
+	var kept [maxMissed]*endpoint
+	search := search{port: f.Port, chain: chain, missed: &kept}
 	ix.find(&search, f.Host)
-	slices.SortFunc(search.missed, func(a, b *endpoint) int { return a.order - b.order })
+	missed := kept[:search.nMissed]
+	slices.SortFunc(missed, func(a, b *endpoint) int { return a.order - b.order })
 	var parts []string
-	for _, e := range search.missed {
+	for _, e := range missed {
 		part := fmt.Sprintf("binary '%s' not allowed in policy '%s' (ancestors: [%s])", show(chain[0].Path), show(e.rule.key), strings.Join(ancestors, ", "))
 		if !slices.Contains(parts, part) {
 			parts = append(parts, part)

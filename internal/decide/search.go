@@ -22,8 +22,8 @@ type search struct {
 
 	asking *asking // a request to be judged on the way, or nil
 
-	collect bool        // keep the endpoints that the program misses
-	missed  []*endpoint // at most maxMissed of them
+	missed  *[maxMissed]*endpoint // if not nil, keeps the endpoints that the program misses
+	nMissed int
 }
 
 // maxMissed bounds the rules that one explanation names: a sandbox may cause
@@ -87,8 +87,9 @@ func (s *search) visit(at *site) {
 			if s.onPort == nil || e.order < s.onPort.order {
 				s.onPort = e
 			}
-			if s.collect && len(s.missed) < maxMissed {
-				s.missed = append(s.missed, e)
+			if s.missed != nil && s.nMissed < maxMissed {
+				s.missed[s.nMissed] = e
+				s.nMissed++
 			}
 			continue
 		}
