@@ -87,13 +87,19 @@ func (g *Gateway) ConnectSupervisor(ctx context.Context, stream *connect.BidiStr
 	s := &session{id: newID(), instance: hello.GetInstanceId(), epoch: hello.GetConnectionEpoch(), push: hello.GetSupportsConfigPush(),
 		done: make(chan struct{}), stream: stream}
 	s.heard.Store(time.Now().UnixNano())
+	// Others may use the session from the moment it is entered; what they
+	// send waits until the supervisor was told that it is accepted.
+	s.mu.Lock()
 	if reason := g.fleet.enter(ctx, b, s, stream.RequestHeader().Get(relay.HeaderHostKey)); reason != "" {
+		s.mu.Unlock()
 		return stream.Send(&openshellv1.GatewayMessage{Payload: &openshellv1.GatewayMessage_SessionRejected{
 			SessionRejected: &openshellv1.SessionRejected{Reason: reason}}})
 	}
 	defer g.fleet.leave(b, s)
-	if err := s.send(&openshellv1.GatewayMessage{Payload: &openshellv1.GatewayMessage_SessionAccepted{
-		SessionAccepted: &openshellv1.SessionAccepted{SessionId: s.id, HeartbeatInterval: durationpb.New(g.opts.Heartbeat), ConfigPushEnabled: s.push}}}); err != nil {
+	err = stream.Send(&openshellv1.GatewayMessage{Payload: &openshellv1.GatewayMessage_SessionAccepted{
+		SessionAccepted: &openshellv1.SessionAccepted{SessionId: s.id, HeartbeatInterval: durationpb.New(g.opts.Heartbeat), ConfigPushEnabled: s.push}}})
+	s.mu.Unlock()
+	if err != nil {
 		return err
 	}
 	if s.push {

@@ -690,6 +690,6 @@ func TestASupervisorComesBackAfterARestartOfTheGateway(t *testing.T) {
 		t.Error("the run was replaced")
 	}
 	if got := w.exec(&openshellv1.ExecSandboxRequest{Command: []string{"echo", "here"}}); got.stdout != "here\n" {
-		t.Errorf("exec after the restart: %+v", got)
+		t.Errorf("exec after the restart: %+v (%v)", got, got.err)
 	}
 }
