@@ -2,10 +2,12 @@ package policy
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 
+	"openshell.dev/openshell/internal/brand"
 	"openshell.dev/openshell/internal/fault"
 )
 
@@ -15,7 +17,8 @@ const AnyProgram = "/**"
 // FromAllow makes a document from values of `run --allow HOST[:PORT]`: every
 // program may reach these endpoints. A host alone means ports 443 and 80; an
 // IPv6 address with a port is written in brackets. Patterns are allowed as in
-// a policy file. Anything else about the document is that of RunDefault.
+// a policy file. What could never be reached is refused here. Anything else
+// about the document is that of RunDefault.
 func FromAllow(values []string) (*Document, error) {
 	d := RunDefault()
 	d.Source = "--allow"
@@ -24,6 +27,17 @@ func FromAllow(values []string) (*Document, error) {
 		if err != nil {
 			return nil, fault.New(fault.InvalidArgument, "--allow %q: %v", v, err).
 				Hint("--allow api.example.com:443").On("allow")
+		}
+		if text := lintHost(&Endpoint{Host: host}); strings.Contains(text, "never be reached") {
+			hint := fmt.Sprintf("leave out --allow %s", v)
+			if addr, err := netip.ParseAddr(host); host == "localhost" || err == nil && addr.IsLoopback() {
+				hint = fmt.Sprintf("--allow %s:%d", brand.HostAlias, ports[0]) // this machine, as a sandbox names it
+			}
+			return nil, fault.New(fault.InvalidArgument, "--allow %q: %s", v, text).Hint("%s", hint).On("allow")
+		}
+		if text := lintPorts(&Endpoint{Host: host, Ports: ports}); text != "" {
+			return nil, fault.New(fault.InvalidArgument, "--allow %q: %s", v, text).
+				Hint("--allow %s:443", host).On("allow")
 		}
 		key := AllowKey(host, ports)
 		if d.Rule(key) != nil {

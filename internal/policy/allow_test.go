@@ -57,7 +57,7 @@ func TestFromAllow(t *testing.T) {
 	if vs := policy.Unenforced(d); len(vs) != 0 {
 		t.Errorf("not enforced: %v", vs)
 	}
-	for _, bad := range []string{"", ":443", "a b", "x.example.com:0", "x.example.com:65536", "x.example.com:https", "*.com", "https://x.example.com", "127.1:80", "[fd00::1", "[fd00::1]22"} {
+	for _, bad := range []string{"", ":443", "a b", "x.example.com:0", "x.example.com:65536", "x.example.com:https", "*.com", "https://x.example.com", "127.1:80", "[fd00::1", "[fd00::1]22", "localhost:3000", "127.0.0.1:80", "[::1]:80", "169.254.169.254", "k8s.example.com:6443"} {
 		_, err := policy.FromAllow([]string{bad})
 		if err == nil || fault.KindOf(err) != fault.InvalidArgument || fault.HintOf(err) == "" {
 			t.Errorf("%q: %v", bad, err)
