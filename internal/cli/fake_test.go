@@ -357,6 +357,12 @@ func fakeLogs() []*openshellv1.SandboxLogLine {
 }
 
 func (f *fake) GetSandboxLogs(_ context.Context, req *openshellv1.GetSandboxLogsRequest) (*openshellv1.GetSandboxLogsResponse, error) {
+	f.mu.Lock()
+	_, err := f.find(req.GetWorkspaceScope(), req.GetSandbox())
+	f.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
 	resp := &openshellv1.GetSandboxLogsResponse{BufferTotal: 2}
 	for _, l := range fakeLogs() {
 		if len(req.GetSources()) == 0 || slices.Contains(req.GetSources(), l.GetSource()) {

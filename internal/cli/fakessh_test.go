@@ -224,7 +224,14 @@ func (f *fake) serveChannel(b *box, ch ssh.Channel, reqs <-chan *ssh.Request, ca
 		ok := false
 		switch r.Type {
 		case "pty-req":
-			ok = true
+			var m struct {
+				Term             string
+				Cols, Rows, W, H uint32
+				Modes            string
+			}
+			if ok = ssh.Unmarshal(r.Payload, &m) == nil; ok && b.main.tty != nil {
+				_ = pty.Setsize(b.main.tty, &pty.Winsize{Rows: uint16(m.Rows), Cols: uint16(m.Cols)})
+			}
 		case "window-change":
 			var m struct{ Cols, Rows, W, H uint32 }
 			if ssh.Unmarshal(r.Payload, &m) == nil && b.main.tty != nil {

@@ -268,6 +268,9 @@ func (f *forwarder) dial(ctx context.Context) (*client.Relay, error) {
 // it listens.
 func (a *app) forwardBackground(ctx context.Context, cl *client.Client, s *openshellv1.Sandbox, bind string, port uint16) error {
 	name, id := s.GetMetadata().GetName(), s.GetMetadata().GetId()
+	if err := portFree(bind, port); err != nil {
+		return err
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return fault.New(fault.Internal, "find this program").Cause(err)

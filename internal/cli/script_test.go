@@ -1,15 +1,20 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/creack/pty"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -57,6 +62,7 @@ func TestScripts(t *testing.T) {
 				}
 			},
 			"say":  say,
+			"type": typeKeys,
 			"busy": busy,
 			"gone": func(ts *testscript.TestScript, neg bool, args []string) {
 				f := fakeOf(ts)
@@ -117,4 +123,51 @@ func busy(ts *testscript.TestScript, _ bool, args []string) {
 	l, err := net.Listen("tcp", "127.0.0.1:"+args[0])
 	ts.Check(err)
 	ts.Defer(func() { _ = l.Close() })
+}
+
+// type WAIT KEYS CODE COMMAND... runs a command on a terminal of its own,
+// types KEYS (Go escapes) once WAIT is shown, expects the exit code and leaves
+// what was shown in the file screen.
+func typeKeys(ts *testscript.TestScript, _ bool, args []string) {
+	keys, err := strconv.Unquote(`"` + args[1] + `"`)
+	ts.Check(err)
+	path, err := exec.LookPath(args[3])
+	if err != nil {
+		path = "" // found by the script's PATH below
+	}
+	for _, dir := range filepath.SplitList(ts.Getenv("PATH")) {
+		if _, err := os.Stat(filepath.Join(dir, args[3])); err == nil {
+			path = filepath.Join(dir, args[3])
+			break
+		}
+	}
+	cmd := exec.Command(path, args[4:]...)
+	cmd.Env = append(os.Environ(), "TERM=xterm")
+	for _, name := range []string{"HOME", "PATH", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "OPENSHELL_GATEWAY_ENDPOINT"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 33, Cols: 77})
+	ts.Check(err)
+	defer tty.Close()
+	late := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	var screen []byte
+	buf := make([]byte, 4096)
+	for typed := false; ; {
+		n, err := tty.Read(buf)
+		screen = append(screen, buf[:n]...)
+		if !typed && bytes.Contains(screen, []byte(args[0])) {
+			typed = true
+			_, err := io.WriteString(tty, keys)
+			ts.Check(err)
+		}
+		if err != nil {
+			break
+		}
+	}
+	_ = cmd.Wait()
+	ts.Check(os.WriteFile(ts.MkAbs("screen"), screen, 0o600))
+	if got := strconv.Itoa(cmd.ProcessState.ExitCode()); got != args[2] {
+		ts.Fatalf("exit code %s, want %s; the screen:\n%s", got, args[2], screen)
+	}
 }

@@ -41,6 +41,7 @@ func (a *app) root() *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetVersionTemplate(brand.CLI + " {{.Version}}\n")
+	root.Flags().BoolP("version", "V", false, "print the version")
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})

@@ -63,6 +63,9 @@ func (c *Client) dial(ctx context.Context, init *openshellv1.TcpForwardInit) (*R
 func (r *Relay) Read(p []byte) (int, error) {
 	for len(r.rest) == 0 {
 		frame, err := r.stream.Receive()
+		if errors.Is(err, io.EOF) {
+			return 0, io.EOF // bare, as readers are compared with it
+		}
 		if err != nil {
 			return 0, err
 		}
