@@ -36,7 +36,7 @@ func mustWork(t *testing.T, err error) {
 func prepare(t *testing.T) (spec Spec, work, shut string) {
 	t.Helper()
 	mustWork(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-	mustWork(t, unix.Mount("proc", "/proc", "proc", 0, "hidepid=2"))
+	mustWork(t, unix.Mount("proc", "/proc", "proc", 0, "hidepid=4"))
 	mustWork(t, privs.Undumpable())
 	_, err := privs.ShieldFromSignals()
 	mustWork(t, err)

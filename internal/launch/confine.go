@@ -44,13 +44,11 @@ func confineSpec(p *wire.Plan) confine.Spec {
 			Want: []syscall.Errno{unix.EACCES, unix.EROFS, unix.EPERM},
 		})
 	}
-	if p.Network {
-		spec.Probes = append(spec.Probes, confine.Probe{
-			// A datagram is all that could leave without a handshake.
-			Name: "a datagram to the outside", Act: confine.Send, Want: []syscall.Errno{unix.EPERM},
-			Address: &unix.SockaddrInet4{Port: ProbePort, Addr: ProbeAddress},
-		})
-	}
+	// A datagram is all that could leave without a handshake.
+	spec.Probes = append(spec.Probes, confine.Probe{
+		Name: "a datagram to the outside", Act: confine.Send, Want: []syscall.Errno{unix.EPERM},
+		Address: &unix.SockaddrInet4{Port: ProbePort, Addr: ProbeAddress},
+	})
 	return spec
 }
 

@@ -32,7 +32,11 @@ func Main() int {
 		fmt.Fprintln(os.Stderr, "the inside half of a sandbox; it is started by the outside half, never by hand")
 		return 2
 	}
-	l := &launcher{conn: wire.New(ControlFD), started: time.Now(), forked: make(chan struct{}, 1)}
+	conn, err := wire.New(ControlFD)
+	if err != nil {
+		return 125
+	}
+	l := &launcher{conn: conn, started: time.Now(), forked: make(chan struct{}, 1)}
 	if err := l.run(); err != nil {
 		l.report(err)
 		return 125

@@ -26,9 +26,9 @@ var steps = []Step{
 	{"descriptors", "first, so that nothing the caller had open can reach the agent", closeInherited},
 	{"undumpable", "before any agent exists: nobody inside may trace or read pid 1, even with the same id", undumpable},
 	{"signals", "the kernel protects pid 1 only from signals it does not handle, and the Go runtime handles most", shieldSignals},
-	{"plan", "the outside half decides what the inside looks like; it was sent before we started", (*launcher).receivePlan},
+	{"network", "needs no plan, so it is made while the outside half computes one; interface and routes come before the sockets bound to them", (*launcher).makeNetwork},
+	{"plan", "the outside half decides what the inside looks like", (*launcher).receivePlan},
 	{"hostname", "needs the capability that the agent's thread is about to lose", (*launcher).setHostname},
-	{"network", "interface and routes come before the sockets that are bound to them", (*launcher).makeNetwork},
 	{"mounts", "after the network, because its settings are reached through the old /proc; afterwards the host's files are gone", (*launcher).applyMounts},
 	{"walls", "the thread that forks the agent confines itself and measures the walls; nothing runs before the record is complete", (*launcher).raiseWalls},
 	{"ready", "only now may the outside half ask for a process", (*launcher).announce},
@@ -65,9 +65,6 @@ func (l *launcher) setHostname() error {
 }
 
 func (l *launcher) makeNetwork() error {
-	if !l.plan.Network {
-		return nil
-	}
 	rep, err := netns.Setup()
 	if err != nil {
 		return err

@@ -98,7 +98,7 @@ func (b *builder) mountNew(o *Op) error {
 	case Tmpfs:
 		fd, err = newFS("tmpfs", attributes(o.Flags), tmpfsOptions(o)...)
 	case Proc:
-		fd, err = newFS("proc", attributes(NoExec), "hidepid=2")
+		fd, err = newFS("proc", attributes(NoExec), "hidepid=4")
 	case Devpts:
 		fd, err = newFS("devpts", attributes(Device), "newinstance", "ptmxmode=0666", "mode=0620")
 	case Cgroup:

@@ -49,7 +49,7 @@ func (s *Sandbox) plan() (*wire.Plan, error) {
 		added = slices.Concat([]string{"PATH=" + s.opts.Path}, added)
 	}
 	s.env = environ(v.Home, s.shell(), userName(os.Getuid()), s.spec.Main.TTY, slices.Concat(v.Env, added))
-	m := &wire.Plan{Hostname: s.hostname(), Mounts: ops, Network: true, Dir: v.Dir}
+	m := &wire.Plan{Hostname: s.hostname(), Mounts: ops, Dir: v.Dir}
 	s.grants(m)
 	return m, nil
 }

@@ -82,34 +82,29 @@ func Prepare(ctx context.Context, spec Spec, opts Options) (s *Sandbox, err erro
 	}
 	s.onClose(s.limits.remove)
 	s.clock.lap("policy")
-	forked := make(chan error, 1)
-	go func() { // beside the view: the fork waits for the kernel most of its time
+	// The view is computed while the kernel makes the namespaces and the
+	// launcher its network, which needs no plan.
+	var plan *wire.Plan
+	planned := make(chan error, 1)
+	go func() {
 		var err error
-		s.launch, err = startLauncher(s.limits.cgroupFD(), s.limits.place())
-		forked <- err
+		plan, err = s.plan()
+		planned <- err
 	}()
-	plan, planErr := s.plan()
-	s.clock.lap("view")
-	if err = <-forked; err == nil {
-		go s.receive()
-	}
+	s.launch, err = startLauncher(s.limits.cgroupFD(), s.limits.place())
 	s.clock.lap("fork")
-	if err != nil || planErr != nil {
-		if err == nil {
-			err = planErr
-		}
+	if err == nil {
+		go s.receive()
+		err = s.openNetwork(ctx)
+	}
+	if planErr := <-planned; planErr != nil { // the caller's own words come first
+		err = planErr
+	}
+	s.clock.lap("view")
+	if err != nil {
 		return s, err
 	}
-	if err = s.sendPlan(plan); err != nil {
-		return s, err
-	}
-	if err = s.openNetwork(ctx); err != nil {
-		return s, err
-	}
-	if err = s.awaitReady(ctx); err != nil {
-		return s, err
-	}
-	return s, s.confirm()
+	return s, s.sendPlan(plan)
 }
 
 // awaitReady waits until the launcher has furnished and measured the inside.
@@ -154,8 +149,11 @@ func (s *Sandbox) confirm() error {
 	return nil
 }
 
-// RunMain starts the main process.
+// RunMain starts the main process. The request is sent at once; the launcher
+// answers it only after it has measured the walls and reported them.
 func (s *Sandbox) RunMain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
 	argv := s.spec.Main.Argv
 	if len(argv) == 0 {
 		argv = []string{s.shell(), "-l"}
@@ -169,6 +167,12 @@ func (s *Sandbox) RunMain(ctx context.Context) error {
 		files = nil
 	}
 	p, err := s.spawn(ctx, cmd, files)
+	if ready := s.awaitReady(ctx); ready != nil {
+		return ready
+	}
+	if err := s.confirm(); err != nil {
+		return err
+	}
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"strings"
+	"time"
 
 	"openshell.dev/openshell/internal/event"
 	"openshell.dev/openshell/internal/launch/wire"
@@ -17,6 +18,10 @@ func (s *Sandbox) sendPlan(plan *wire.Plan) error {
 	return s.launch.conn.Send(0, plan)
 }
 
+// watchAfter is when a sandbox begins to watch its protections. What the host
+// lifted before then is put back at that moment.
+const watchAfter = 250 * time.Millisecond
+
 // keepProtections watches for programs of the host that replace a protected
 // file (git config does): the kernel then takes our mount away with the old
 // one, and pid 1 puts it back on the new one.
@@ -27,6 +32,12 @@ func (s *Sandbox) keepProtections() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.onClose(cancel)
 	s.finish.Go(func() {
+		select { // ending a watch costs milliseconds: a short run has none
+		case <-ctx.Done():
+			return
+		case <-time.After(watchAfter):
+		}
+		s.renew(ctx) // what happened before
 		if err := s.view.Watch(ctx, func() { s.renew(ctx) }); err != nil && ctx.Err() == nil {
 			s.events.Emit(event.Degraded("protections", "replacement of a protected file by the host will not be noticed"))
 			s.log.Warn("protections are not watched", "err", err)

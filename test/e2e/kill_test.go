@@ -17,9 +17,12 @@ func TestKillingAnyPartEndsEverything(t *testing.T) {
 	eachPerson(t, func(t *testing.T, p *person) {
 		for _, victim := range []string{"openshell", "openshell-sandbox"} {
 			t.Run(victim, func(t *testing.T) {
-				mark := "98765." + p.account.name[:1]
+				mark := unique()
 				cmd := p.command(t.Context(), "openshell", "run", "--", "/bin/bash", "-c",
 					"(setsid sleep "+mark+" &); echo ready; sleep "+mark)
+				var errs strings.Builder
+				cmd.Stderr = &errs
+				t.Cleanup(func() { t.Log(errs.String()) })
 				out, err := cmd.StdoutPipe()
 				if err != nil {
 					t.Fatal(err)

@@ -88,8 +88,9 @@ func TestRunWritesOnlyInTheWorkspace(t *testing.T) {
 
 func TestRunLeavesNothingBehind(t *testing.T) {
 	eachPerson(t, func(t *testing.T, p *person) {
-		p.sh("(sleep 1000 &) ; (setsid sleep 1000 &); true")
-		if left := processesOf(t, p, "sleep 1000"); left != "" {
+		mark := unique()
+		p.sh("(sleep " + mark + " &) ; (setsid sleep " + mark + " &); true")
+		if left := processesOf(t, p, "sleep "+mark); left != "" {
 			t.Errorf("left running: %s", left)
 		}
 		entries, err := os.ReadDir(p.workspace)

@@ -2,28 +2,42 @@ package wire
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // Conn is one end of the socket. Send may be called from several goroutines,
 // Receive from one.
+//
+// The socket waits in the runtime's poller: a goroutine blocked in recvmsg
+// would hold one of few processors until the runtime notices.
 type Conn struct {
-	fd  int
-	wmu sync.Mutex // one frame at a time on the socket
-	buf []byte     // read but not yet consumed
-	fds []int      // descriptors received, in order, not yet claimed
-	tmp []byte
-	oob []byte
+	file *os.File
+	raw  syscall.RawConn
+	wmu  sync.Mutex // one frame at a time on the socket
+	buf  []byte     // read but not yet consumed
+	fds  []int      // descriptors received, in order, not yet claimed
+	tmp  []byte
+	oob  []byte
 }
 
-// New takes over fd, a blocking Unix stream socket.
-func New(fd int) *Conn {
-	return &Conn{fd: fd, tmp: make([]byte, 64<<10), oob: make([]byte, unix.CmsgSpace(MaxFDs*4))}
+// New takes over fd, a Unix stream socket.
+func New(fd int) (*Conn, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, fmt.Errorf("prepare the launcher's socket: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "launcher's socket")
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("prepare the launcher's socket: %w", err)
+	}
+	return &Conn{file: f, raw: raw, tmp: make([]byte, 64<<10), oob: make([]byte, unix.CmsgSpace(MaxFDs*4))}, nil
 }
 
 // Pair returns two connected sockets: ours as a Conn and the descriptor to be
@@ -33,7 +47,13 @@ func Pair() (*Conn, *os.File, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("make the launcher's socket: %w", err)
 	}
-	return New(p[0]), os.NewFile(uintptr(p[1]), "launcher"), nil
+	c, err := New(p[0])
+	if err != nil {
+		_ = unix.Close(p[0])
+		_ = unix.Close(p[1])
+		return nil, nil, err
+	}
+	return c, os.NewFile(uintptr(p[1]), "launcher"), nil
 }
 
 // Send writes m with descriptors, which stay the caller's.
@@ -57,11 +77,16 @@ func (c *Conn) Send(id uint32, m Message, fds ...int) error {
 		rights = unix.UnixRights(fds...)
 	}
 	for len(b) > 0 {
-		n, err := unix.SendmsgN(c.fd, b, rights, nil, unix.MSG_NOSIGNAL)
-		if err == unix.EINTR {
+		var n int
+		var failed error
+		err := c.raw.Write(func(fd uintptr) bool {
+			n, failed = unix.SendmsgN(int(fd), b, rights, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+			return failed != unix.EAGAIN
+		})
+		if failed == unix.EINTR {
 			continue
 		}
-		if err != nil {
+		if err = errors.Join(err, failed); err != nil {
 			return fmt.Errorf("write to the other half: %w", err)
 		}
 		b, rights = b[n:], nil
@@ -108,11 +133,19 @@ func (c *Conn) parse() (Frame, bool, error) {
 
 func (c *Conn) fill() error {
 	for {
-		n, oobn, flags, _, err := unix.Recvmsg(c.fd, c.tmp, c.oob, unix.MSG_CMSG_CLOEXEC)
-		if err == unix.EINTR {
+		var n, oobn, flags int
+		var failed error
+		err := c.raw.Read(func(fd uintptr) bool {
+			n, oobn, flags, _, failed = unix.Recvmsg(int(fd), c.tmp, c.oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+			return failed != unix.EAGAIN
+		})
+		if failed == unix.EINTR {
 			continue
 		}
-		if err != nil {
+		if errors.Is(err, os.ErrClosed) {
+			return io.EOF
+		}
+		if err = errors.Join(err, failed); err != nil {
 			return fmt.Errorf("read from the other half: %w", err)
 		}
 		if n == 0 {
@@ -152,20 +185,15 @@ func (c *Conn) collect(oob []byte) error {
 
 // Close ends the connection; a Receive under way returns io.EOF.
 func (c *Conn) Close() error {
-	_ = unix.Shutdown(c.fd, unix.SHUT_RDWR)
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
-	for _, fd := range c.fds {
-		_ = unix.Close(fd)
-	}
-	c.fds = nil
+	_ = c.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
 	return nil
 }
 
 // Release closes the socket itself; only after Receive has returned for good.
 func (c *Conn) Release() {
-	if c.fd >= 0 {
-		_ = unix.Close(c.fd)
-		c.fd = -1
+	for _, fd := range c.fds {
+		_ = unix.Close(fd)
 	}
+	c.fds = nil
+	_ = c.file.Close()
 }

@@ -4,7 +4,6 @@ package wire
 type Plan struct {
 	Hostname string
 	Mounts   []byte // mounts.Plan in its own codec
-	Network  bool   // make the interfaces, the rules and the listeners
 	Confine  Confine
 	Dir      string // working directory of the main process
 }
@@ -24,7 +23,6 @@ func (*Plan) Type() Type { return TypePlan }
 func (m *Plan) encode(e *encoder) {
 	e.string(m.Hostname)
 	e.bytes(m.Mounts)
-	e.bool(m.Network)
 	e.strings(m.Confine.ReadOnly)
 	e.strings(m.Confine.ReadWrite)
 	e.bool(m.Confine.Hard)
@@ -36,7 +34,6 @@ func (m *Plan) encode(e *encoder) {
 func (m *Plan) decode(d *decoder) {
 	m.Hostname = d.string()
 	m.Mounts = d.bytes()
-	m.Network = d.bool()
 	m.Confine.ReadOnly = d.strings()
 	m.Confine.ReadWrite = d.strings()
 	m.Confine.Hard = d.bool()

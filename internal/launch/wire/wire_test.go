@@ -13,7 +13,7 @@ import (
 
 // all is one full message of every type.
 var all = []Message{
-	&Plan{Hostname: "box", Mounts: []byte{1, 2}, Network: true, Dir: "/w",
+	&Plan{Hostname: "box", Mounts: []byte{1, 2}, Dir: "/w",
 		Confine: Confine{ReadOnly: []string{"/usr", "/etc"}, ReadWrite: []string{"/tmp"}, Hard: true, MustFail: []string{"/x"}, MustOpen: []string{"/w"}}},
 	&Spawn{Argv: []string{"sh", "-c", "true"}, Env: []string{"A=b", "C="}, Dir: "/w", TTY: true, Rows: 24, Cols: 80},
 	&Signal{Number: 15, Group: true},
@@ -148,7 +148,7 @@ func TestFramesThatBreakTheTableAreRefused(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a, b := pair(t)
-			if _, err := unix.Write(a.fd, tt.raw); err != nil {
+			if _, err := a.file.Write(tt.raw); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := b.Receive(); !errors.Is(err, ErrMalformed) {
@@ -195,7 +195,9 @@ func pair(t *testing.T) (a, b *Conn) {
 		t.Fatal(err)
 	}
 	f.Close()
-	b = New(fd)
+	if b, err = New(fd); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { a.Close(); b.Close(); a.Release(); b.Release() })
 	return a, b
 }
