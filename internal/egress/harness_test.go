@@ -283,10 +283,9 @@ func wasEnded(t testing.TB, addr string) error {
 
 // server is an upstream that counts its connections.
 type server struct {
-	addr  string
-	port  string
-	hits  atomic.Int64
-	bytes atomic.Int64
+	addr string
+	port string
+	hits atomic.Int64
 }
 
 // serve runs f for each connection until the test ends.

@@ -33,7 +33,6 @@ type entry struct {
 	mode             int64
 	pax              map[string]string
 	uid              int
-	size             int64 // claimed size, if other than the body's
 }
 
 var testTime = time.Unix(1_700_000_000, 0)

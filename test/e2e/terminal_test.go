@@ -17,7 +17,6 @@ type terminal struct {
 	t   *testing.T
 	tty *os.File
 	out chan byte
-	all strings.Builder
 	end chan error
 }
 
