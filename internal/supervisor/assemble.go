@@ -18,7 +18,7 @@ func (s *Sandbox) plan() (*wire.Plan, error) {
 	f := s.spec.Files
 	uid, gid := InsideID(os.Getuid()), InsideID(os.Getgid())
 	vs := view.Spec{
-		ID: s.spec.ID, State: s.spec.Journals, Workdir: f.Workspace, WorkdirAt: f.WorkspaceAt,
+		ID: s.spec.ID, State: s.spec.Journals, Workdir: f.Workspace, WorkdirAt: f.WorkspaceAt, Trusting: f.Trusting,
 		Hidden: f.Hidden, ReadOnly: slices.Concat(f.ReadOnly, s.rules.showReadOnly), ReadWrite: slices.Concat(f.ReadWrite, s.rules.showReadWrite),
 		Who:  view.Identity{UID: uid, GID: gid, User: userName(os.Getuid()), Shell: s.shell()},
 		Home: f.HomeAt, HomeDir: f.Home, Hostname: s.hostname(),

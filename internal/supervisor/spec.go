@@ -63,6 +63,9 @@ type Files struct {
 	ReadOnly    []string `json:"read_only,omitempty"`
 	ReadWrite   []string `json:"read_write,omitempty"`
 	Hidden      []string `json:"hidden,omitempty"`
+	// Trusting lifts the default protections inside the workspace: for one
+	// that only this sandbox uses.
+	Trusting bool `json:"trusting,omitempty"`
 	// Home is a host directory used as the private home; empty means tmpfs.
 	Home   string `json:"home,omitempty"`
 	HomeAt string `json:"home_at,omitempty"` // path of the home inside; empty means the caller's own

@@ -41,6 +41,7 @@ type files struct {
 	Work        string `json:"work,omitempty"`
 	Workspace   string `json:"workspace,omitempty"`
 	WorkspaceAt string `json:"workspace_at,omitempty"`
+	Trusting    bool   `json:"trusting,omitempty"`
 	Home        string `json:"home,omitempty"`
 	HomeAt      string `json:"home_at,omitempty"`
 }
@@ -100,7 +101,8 @@ func (b *box) hostFiles(s *spec) error {
 			return storage(err)
 		}
 	}
-	s.Files = files{Root: "host", Workspace: b.path(dirWork), WorkspaceAt: image.ManagedWorkspace, Home: b.path(dirHome)}
+	s.Files = files{Root: "host", Workspace: b.path(dirWork), WorkspaceAt: image.ManagedWorkspace, Home: b.path(dirHome),
+		Trusting: true} // nobody outside works in these directories
 	return nil
 }
 
