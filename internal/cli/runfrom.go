@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"os"
+	"path/filepath"
 
 	"openshell.dev/openshell/internal/image"
 	"openshell.dev/openshell/internal/supervisor"
@@ -42,6 +43,10 @@ func (a *app) imageSource(ctx context.Context, from string, spec *supervisor.Spe
 		return nil
 	}
 	spec.Files.Root = img.RootfsDir
+	// What the command changes of the image lasts as long as the run.
+	if spec.Files.Upper, spec.Files.Work, err = image.Layer(filepath.Join(spec.StateDir, spec.ID), 0o755); err != nil {
+		return err
+	}
 	if spec.Files.WorkspaceAt, err = image.Workspace(img.Config); err != nil {
 		return err
 	}

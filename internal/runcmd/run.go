@@ -86,7 +86,7 @@ func (f *flags) run(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(filepath.Join(spec.StateDir, spec.ID)) // scratch of this run only
+	defer removeScratch(filepath.Join(spec.StateDir, spec.ID))
 	listeners, err := f.listen()
 	if err != nil {
 		return 0, err
