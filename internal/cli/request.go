@@ -81,7 +81,7 @@ func (a *app) createRequest(f *createFlags) (*openshellv1.CreateSandboxRequest, 
 
 // retention is the annotation that lets the gateway delete a sandbox as soon
 // as its output and its result are delivered.
-const retention = brand.Internal + "retention"
+const retention = brand.LabelPrefix + "retention"
 
 func (f *createFlags) policyPath() string {
 	if f.policy != "" {

@@ -12,7 +12,6 @@ import (
 
 	"openshell.dev/openshell/api/gen/datamodelv1"
 	"openshell.dev/openshell/api/gen/openshellv1"
-	"openshell.dev/openshell/internal/brand"
 	"openshell.dev/openshell/internal/model"
 	"openshell.dev/openshell/internal/store"
 )
@@ -64,11 +63,6 @@ type provenance struct {
 // ephemeral reports whether the sandbox goes when its main process has ended
 // and its output was delivered.
 func (r *record) ephemeral() bool {
-	for _, prefix := range []string{brand.LabelPrefix, brand.Internal} {
-		if r.annotations[prefix+"retention"] == "ephemeral" {
-			return true
-		}
-	}
 	for k, v := range r.annotations {
 		if strings.HasSuffix(k, "/retention") && v == "ephemeral" {
 			return true

@@ -108,7 +108,7 @@ func checkMeta(labels, annotations map[string]string) error {
 		if !qualified(k, 256) || len(v) > 8192 {
 			return invalid("annotations", "annotation %q is not valid", k)
 		}
-		if strings.HasPrefix(k, brand.Internal) {
+		if strings.HasPrefix(k, brand.Internal) && !(strings.HasSuffix(k, "/retention") && v == "ephemeral") { // the one a command line sends
 			return invalid("annotations", "annotation %q uses the reserved prefix %s", k, brand.Internal)
 		}
 	}
