@@ -140,3 +140,9 @@ func Command(t testing.TB, name string) string {
 	}
 	return path
 }
+
+// AgentVersion is what the agent must print.
+func AgentVersion(command string) string {
+	pkg := agents[command]
+	return pkg[strings.LastIndexByte(pkg, '@')+1:]
+}
