@@ -26,7 +26,7 @@ type LogOptions struct {
 type Log struct {
 	w       io.Writer
 	opts    LogOptions
-	queue   chan Event
+	queue   chan *Event // pointers: a full-size queue of events would cost a megabyte
 	closing chan struct{} // closed when Close begins
 	done    chan struct{}
 
@@ -43,7 +43,7 @@ func NewLog(w io.Writer, opts LogOptions) *Log {
 	if opts.Queue <= 0 {
 		opts.Queue = 4096
 	}
-	l := &Log{w: w, opts: opts, queue: make(chan Event, opts.Queue), closing: make(chan struct{}), done: make(chan struct{})}
+	l := &Log{w: w, opts: opts, queue: make(chan *Event, opts.Queue), closing: make(chan struct{}), done: make(chan struct{})}
 	go l.write()
 	return l
 }
@@ -60,7 +60,7 @@ func (l *Log) Emit(e Event) {
 		return
 	}
 	select {
-	case l.queue <- e:
+	case l.queue <- &e:
 	default:
 		l.dropped.Add(1)
 	}
@@ -89,7 +89,7 @@ func (l *Log) Counts() (written, dropped, failed uint64) {
 
 func (l *Log) write() {
 	defer close(l.done)
-	b := bufio.NewWriterSize(l.w, 64<<10)
+	b := bufio.NewWriterSize(l.w, 8<<10)
 	var seq, reported uint64
 	put := func(e Event) {
 		seq++
@@ -105,7 +105,7 @@ func (l *Log) write() {
 		l.written.Add(1)
 	}
 	for e := range l.queue {
-		put(e)
+		put(*e)
 		if len(l.queue) == 0 {
 			// Wait a moment for more: one wake-up and one write for many events.
 			select {

@@ -71,7 +71,7 @@ func (m *Main) Exit() Exit {
 }
 
 func (m *Main) pump(r io.ReadCloser, stderr bool) {
-	buf := make([]byte, 32<<10)
+	buf := make([]byte, 16<<10)
 	for {
 		n, err := r.Read(buf)
 		if n > 0 {

@@ -37,7 +37,7 @@ func New(fd int) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare the launcher's socket: %w", err)
 	}
-	return &Conn{file: f, raw: raw, tmp: make([]byte, 64<<10), oob: make([]byte, unix.CmsgSpace(MaxFDs*4))}, nil
+	return &Conn{file: f, raw: raw, tmp: make([]byte, 16<<10), oob: make([]byte, unix.CmsgSpace(MaxFDs*4))}, nil
 }
 
 // Pair returns two connected sockets: ours as a Conn and the descriptor to be
