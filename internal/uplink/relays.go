@@ -34,6 +34,7 @@ func (u *Uplink) relay(ctx context.Context, open *openshellv1.RelayOpen, send fu
 		u.o.Log.Warn("relay not opened", "err", err)
 		return
 	}
+	defer context.AfterFunc(ctx, func() { _ = stream.CloseRequest() })() // see session
 	if err := stream.Send(&openshellv1.RelayFrame{Payload: &openshellv1.RelayFrame_Init{Init: &openshellv1.RelayInit{ChannelId: open.GetChannelId()}}}); err != nil {
 		u.o.Log.Warn("relay not opened", "err", err)
 		return

@@ -163,6 +163,9 @@ func (u *Uplink) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// While a request body is open the HTTP/2 client does not look at the
+	// context: closing our direction lets it.
+	defer context.AfterFunc(ctx, func() { _ = stream.CloseRequest() })()
 	u.epoch++
 	var sending sync.Mutex
 	send := func(m *openshellv1.SupervisorMessage) error {
