@@ -24,7 +24,7 @@ func Once() {
 		return
 	}
 	for _, m := range clean(string(text)) {
-		// Private, read-only, backed by a file and without a dirty page:
+		// Private, read-only, backed by a file and without a page of its own:
 		// DONTNEED loses nothing.
 		_, _, _ = unix.Syscall(unix.SYS_MADVISE, m.from, m.size, unix.MADV_DONTNEED)
 	}
@@ -33,7 +33,8 @@ func Once() {
 type mapping struct{ from, size uintptr }
 
 // clean returns the mappings of /proc/self/smaps that can be dropped. A dynamic
-// loader leaves read-only mappings with dirty pages (relocations): those stay.
+// loader leaves read-only mappings with pages of its own (relocations): those
+// stay. Dirty says nothing: a file that was just written is dirty too.
 func clean(smaps string) []mapping {
 	var out []mapping
 	var at mapping
@@ -48,7 +49,7 @@ func clean(smaps string) []mapping {
 			candidate = false // the head of a mapping that stays
 			continue
 		}
-		if key == "Private_Dirty" && candidate {
+		if key == "Anonymous" && candidate {
 			if strings.TrimSpace(value) == "0 kB" {
 				out = append(out, at)
 			}

@@ -25,9 +25,9 @@ func TestOnlyCleanFileMappingsAreTrimmed(t *testing.T) {
 }
 
 func TestRelocatedMappingsStay(t *testing.T) {
-	got := clean("00400000-00401000 r--p 00000000 08:02 1 /x\nSize: 4 kB\nPrivate_Dirty:         4 kB\n" +
-		"00402000-00403000 r-xp 00000000 08:02 1 /x\nSize: 4 kB\nPrivate_Dirty:         0 kB\n" +
-		"00404000-00405000 rw-p 00000000 08:02 1 /x\nPrivate_Dirty:         0 kB\n")
+	got := clean("00400000-00401000 r--p 00000000 08:02 1 /x\nSize: 4 kB\nAnonymous:         4 kB\n" +
+		"00402000-00403000 r-xp 00000000 08:02 1 /x\nSize: 4 kB\nAnonymous:         0 kB\n" +
+		"00404000-00405000 rw-p 00000000 08:02 1 /x\nAnonymous:         0 kB\n")
 	if len(got) != 1 || got[0].from != 0x402000 {
 		t.Errorf("clean = %x", got)
 	}
