@@ -21,6 +21,9 @@ import (
 var update = flag.Bool("update", false, "rewrite the expected output in the scripts")
 
 func TestMain(m *testing.M) {
+	if os.Getenv(realVar) != "" {
+		os.Exit(m.Run()) // a child that runs the built programs, not us
+	}
 	testscript.Main(m, map[string]func(){
 		"openshell": func() { os.Exit(Main(context.Background(), os.Args[1:])) },
 	})
@@ -43,6 +46,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("XDG_STATE_HOME", e.WorkDir+"/state")
 			e.Setenv("OPENSHELL_SYSTEM_GATEWAY_DIR", e.WorkDir+"/etc")
 			e.Setenv("FREE", freeAddress(e.T()))
+			e.Defer(func() { endForwards(e.WorkDir + "/config/openshell") })
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -169,5 +173,21 @@ func typeKeys(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("screen"), screen, 0o600))
 	if got := strconv.Itoa(cmd.ProcessState.ExitCode()); got != args[2] {
 		ts.Fatalf("exit code %s, want %s; the screen:\n%s", got, args[2], screen)
+	}
+}
+
+// endForwards ends what a script that failed has left in the background.
+func endForwards(root string) {
+	paths, _ := filepath.Glob(root + "/forwards/*/*.pid")
+	for _, path := range paths {
+		body, err := os.ReadFile(path)
+		parts := strings.Split(string(body), "\t")
+		if err != nil || len(parts) != 3 {
+			continue
+		}
+		if pid, err := strconv.Atoi(parts[0]); err == nil {
+			r := forwardRecord{PID: pid, ID: parts[1], path: path}
+			_ = r.end() // only if it still is that forward
+		}
 	}
 }

@@ -145,6 +145,10 @@ func (c *Client) fromWire(ce *connect.Error) error {
 			f.Hint("%s status shows which credentials were used", brand.CLI)
 		case fault.PermissionDenied:
 			f.Hint("%s whoami shows who you are to the gateway", brand.CLI)
+		case fault.NotFound:
+			if strings.HasPrefix(ce.Message(), "sandbox") {
+				f.Hint("%s sandbox list", brand.CLI)
+			}
 		}
 	}
 	return r
