@@ -61,6 +61,7 @@ func (l *launcher) spawn(f wire.Frame) error {
 	if m.Dir == "" {
 		m.Dir = l.plan.Dir
 	}
+	ownNull(f.FDs)
 	std, master := f.FDs, -1
 	if m.TTY {
 		var slave int
@@ -107,6 +108,26 @@ func (l *launcher) spawn(f wire.Frame) error {
 	}
 	l.wakeReaper()
 	return nil
+}
+
+// ownNull puts the sandbox's /dev/null in the place of the host's, which is
+// another file to Landlock: a program could use it but not open it again as
+// /dev/stdin or /dev/stdout. Anything else stays what it is.
+func ownNull(fds []int) {
+	for _, fd := range fds {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
+			continue
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if err != nil {
+			continue
+		}
+		if own, err := unix.Open("/dev/null", flags&unix.O_ACCMODE|unix.O_CLOEXEC, 0); err == nil {
+			_ = unix.Dup3(own, fd, unix.O_CLOEXEC)
+			_ = unix.Close(own)
+		}
+	}
 }
 
 func (l *launcher) refuse(id uint32, step string, err error) error {

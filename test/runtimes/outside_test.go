@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"openshell.dev/openshell/test/fetched"
 	"openshell.dev/openshell/test/person"
@@ -36,6 +37,7 @@ func asOutside(t *testing.T, ro []string, prelude string, w work) {
 	person.Each(t, func(t *testing.T, p *person.Person) {
 		whole := "set -e\nexport LC_ALL=C.UTF-8 PATH=/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin HOME=$(mktemp -d) GOFLAGS=-modcacherw\nexport TMPDIR=$HOME npm_config_update_notifier=false\ntrap 'rm -rf $HOME' EXIT\n" + prelude + w.script
 		base := p.Workspace
+		p.Limit = time.Minute
 		flags := append([]string{}, w.flags...)
 		for _, dir := range ro {
 			flags = append(flags, "--ro", dir)
