@@ -159,7 +159,9 @@ func readSpec(file string) (supervisor.Spec, error) {
 	return spec, nil
 }
 
-func reasoned(reason, text string) error { return fault.New(fault.Internal, "%s", text).Because(reason) }
+func reasoned(reason, text string) error {
+	return fault.New(fault.Internal, "%s", text).Because(reason)
+}
 
 // complain says why the sandbox is not there: on stderr for its log, and in a
 // file for the driver.

@@ -26,7 +26,7 @@ type LogOptions struct {
 type Log struct {
 	w       io.Writer
 	opts    LogOptions
-	queue   chan *Event // pointers: a full-size queue of events would cost a megabyte
+	queue   chan *Event   // pointers: a full-size queue of events would cost a megabyte
 	closing chan struct{} // closed when Close begins
 	done    chan struct{}
 
