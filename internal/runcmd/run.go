@@ -86,7 +86,9 @@ func (f *flags) run(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer removeScratch(filepath.Join(spec.StateDir, spec.ID))
+	if spec.Files.Upper != "" {
+		defer holdScratch(spec.StateDir, spec.ID)()
+	}
 	listeners, err := f.listen()
 	if err != nil {
 		return 0, err
@@ -198,8 +200,10 @@ func (h *hinted) Unwrap() error {
 	return fault.New(fault.NotFound, "%s", h.StartError.Error()).Hint("%s", h.hint).Cause(h.StartError)
 }
 
+const idBytes = 8
+
 func newID() string {
-	var b [8]byte
+	var b [idBytes]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand, Go 1.24)
 	return hex.EncodeToString(b[:])
 }

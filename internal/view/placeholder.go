@@ -36,8 +36,11 @@ func (j *journal) ensure(g guard, rel string) (made, skip bool, err error) {
 				if cannotAppear(dir, err) {
 					return false, true, nil
 				}
-				return false, false, fault.New(fault.FailedPrecondition, "cannot make the placeholder %q, without which the sandbox could create it", at).
-					Hint("allow changes with --rw %s", quote(rel)).Cause(err)
+				f := fault.New(fault.FailedPrecondition, "cannot make the placeholder %q, without which the sandbox could create it", at).Cause(err)
+				if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+					return false, false, f.Hint("free some space: df -h %s", quote(g.share.host))
+				}
+				return false, false, f.Hint("allow changes with --rw %s", quote(rel))
 			}
 			made = true
 			fd, err = openBelow(dir, name)
