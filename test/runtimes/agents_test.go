@@ -15,8 +15,8 @@ func TestAgentsPrintTheirVersion(t *testing.T) {
 		t.Run(agent, func(t *testing.T) {
 			dir := fetched.Agent(t, agent)
 			version := fetched.AgentVersion(agent)
-			eachDoor(t, func(t *testing.T, p *person.Person, d door) {
-				run := d.open(t, p, node, dir)
+			person.Each(t, func(t *testing.T, p *person.Person) {
+				run := runDoor.open(t, p, node, dir)
 				r := run("env", "PATH="+node+":/usr/local/bin:/usr/bin:/bin", filepath.Join(dir, "node_modules/.bin", agent), "--version")
 				if r.Code != 0 || !strings.Contains(r.Stdout, version) {
 					t.Errorf("want version %s: %v", version, r)

@@ -24,35 +24,6 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// door is a way into a sandbox.
-type door struct {
-	name string
-	// open returns how programs are run in a sandbox that shows the named
-	// directories of the host read-only, at their paths.
-	open func(t *testing.T, p *person.Person, ro ...string) func(argv ...string) person.Result
-}
-
-var runDoor = door{"run", func(t *testing.T, p *person.Person, ro ...string) func(argv ...string) person.Result {
-	var flags []string
-	for _, dir := range ro {
-		flags = append(flags, "--ro", dir)
-	}
-	return func(argv ...string) person.Result {
-		t.Helper()
-		return p.For(t).Run(append(append([]string{}, flags...), append([]string{"--"}, argv...)...)...)
-	}
-}}
-
-// eachDoor runs a test for every account and every door.
-func eachDoor(t *testing.T, test func(t *testing.T, p *person.Person, d door)) {
-	t.Helper()
-	person.Each(t, func(t *testing.T, p *person.Person) {
-		for _, d := range []door{runDoor} {
-			t.Run(d.name, func(t *testing.T) { test(t, p.For(t), d) })
-		}
-	})
-}
-
 // testdata is a file of this package, whole path.
 func testdata(t testing.TB, name string) string {
 	t.Helper()
