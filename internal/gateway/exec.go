@@ -185,6 +185,15 @@ func usable(r *record) error {
 
 // openService opens a relay that speaks frames and sends the first.
 func (g *Gateway) openService(ctx context.Context, b *box, start relay.Start) (*relay.Conn, error) {
+	if s := b.session(); s != nil {
+		if rw := s.spare(); rw != nil {
+			conn := relay.New(rw)
+			if conn.SendJSON(relay.TypeStart, start) == nil {
+				return conn, nil
+			}
+			conn.Close() // it broke while it waited
+		}
+	}
 	stream, err := g.openRelay(ctx, b, &openshellv1.RelayOpen{ServiceId: relay.ServiceID,
 		Target: &openshellv1.RelayOpen_Ssh{Ssh: &openshellv1.SshRelayTarget{}}})
 	if err != nil {

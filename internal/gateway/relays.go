@@ -138,7 +138,7 @@ func (g *Gateway) liveSession(ctx context.Context, b *box) (*session, error) {
 	var s *session
 	_, err := b.wait(ctx, func(r *record) bool {
 		s = b.session()
-		return s != nil || r.s.Life.Settled()
+		return s != nil || usable(r) != nil && r.s.Life.Settled()
 	})
 	if s != nil {
 		return s, nil
@@ -158,12 +158,12 @@ func (g *Gateway) RelayStream(ctx context.Context, stream *connect.BidiStream[op
 		}
 		return err
 	}
-	p := g.relays.take(first.GetInit().GetChannelId(), string(principal(ctx).SandboxID))
-	if p == nil {
-		return fault.New(fault.NotFound, "unknown or expired relay channel")
+	deliver, err := g.taker(ctx, first.GetInit().GetChannelId())
+	if err != nil {
+		return err
 	}
 	e := &endpoint{done: make(chan struct{}), control: control(ctx)}
-	p.ready <- relay.Stream(
+	if !deliver(relay.Stream(
 		func() ([]byte, error) {
 			m, err := stream.Receive()
 			if err != nil {
@@ -179,7 +179,9 @@ func (g *Gateway) RelayStream(ctx context.Context, stream *connect.BidiStream[op
 				return stream.Send(&openshellv1.RelayFrame{Payload: &openshellv1.RelayFrame_Data{Data: b}})
 			})
 		},
-		e.close)
+		e.close)) {
+		return fault.New(fault.Exhausted, "enough spare relays are kept")
+	}
 	select {
 	case <-e.done:
 	case <-ctx.Done():
@@ -187,6 +189,23 @@ func (g *Gateway) RelayStream(ctx context.Context, stream *connect.BidiStream[op
 	}
 	e.settle()
 	return nil
+}
+
+// taker finds out who gets a stream that a supervisor opened.
+func (g *Gateway) taker(ctx context.Context, channel string) (func(io.ReadWriteCloser) bool, error) {
+	id := string(principal(ctx).SandboxID)
+	if channel == relay.SpareChannel {
+		b, err := g.fleet.byID(id)
+		if err != nil {
+			return nil, err
+		}
+		if s := b.session(); s != nil && s.instance == principal(ctx).InstanceID {
+			return s.park, nil
+		}
+	} else if p := g.relays.take(channel, id); p != nil {
+		return func(rw io.ReadWriteCloser) bool { p.ready <- rw; return true }, nil
+	}
+	return nil, fault.New(fault.NotFound, "unknown or expired relay channel")
 }
 
 // endpoint keeps a handler's stream alive for the goroutine that uses it and

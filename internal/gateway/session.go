@@ -28,7 +28,9 @@ type session struct {
 
 	end    sync.Once
 	why    atomic.Pointer[string]
-	heard  atomic.Int64 // unix nanoseconds of the last message
+	heard  atomic.Int64            // unix nanoseconds of the last message
+	spares chan io.ReadWriteCloser // streams that wait for the next relay
+
 	mu     sync.Mutex
 	stream *connect.BidiStream[openshellv1.SupervisorMessage, openshellv1.GatewayMessage] // Send guarded by mu; nil after the handler
 }
@@ -49,6 +51,32 @@ func (s *session) close(why string) {
 		s.why.Store(&why)
 		close(s.done)
 	})
+}
+
+// park keeps a spare stream; false means there are enough, or the session is
+// over.
+func (s *session) park(rw io.ReadWriteCloser) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stream == nil {
+		return false
+	}
+	select {
+	case s.spares <- rw:
+		return true
+	default:
+		return false
+	}
+}
+
+// spare returns a stream that is open already, or nil.
+func (s *session) spare() io.ReadWriteCloser {
+	select {
+	case rw := <-s.spares:
+		return rw
+	default:
+		return nil
+	}
 }
 
 // drop ends a box's session if it has one.
@@ -85,7 +113,7 @@ func (g *Gateway) ConnectSupervisor(ctx context.Context, stream *connect.BidiStr
 		return invalid("instance_id", "instance_id is not the one the token was made for")
 	}
 	s := &session{id: newID(), instance: hello.GetInstanceId(), epoch: hello.GetConnectionEpoch(), push: hello.GetSupportsConfigPush(),
-		done: make(chan struct{}), stream: stream}
+		done: make(chan struct{}), stream: stream, spares: make(chan io.ReadWriteCloser, 2)}
 	s.heard.Store(time.Now().UnixNano())
 	// Others may use the session from the moment it is entered; what they
 	// send waits until the supervisor was told that it is accepted.
@@ -151,6 +179,9 @@ func (f *fleet) leave(b *box, s *session) {
 	s.mu.Lock()
 	s.stream = nil
 	s.mu.Unlock()
+	for rw := s.spare(); rw != nil; rw = s.spare() {
+		rw.Close()
+	}
 	b.mu.Lock()
 	current := b.sess == s
 	if current {

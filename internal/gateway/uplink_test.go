@@ -543,7 +543,7 @@ func TestAFinishedCommandIsCompleted(t *testing.T) {
 	}
 	// Commands still work until the sandbox is stopped.
 	if got := w.exec(&openshellv1.ExecSandboxRequest{Command: []string{"echo", "still"}}); got.stdout != "still\n" || got.err != nil {
-		t.Errorf("exec after the end: %+v", got)
+		t.Errorf("exec after the end: %+v (%v)", got, got.err)
 	}
 }
 

@@ -23,6 +23,11 @@ import (
 // frames. Any other id carries the bytes of its target.
 const ServiceID = brand.Name + ".relay/1"
 
+// SpareChannel is the channel id of a stream that a supervisor opens before
+// anybody asked: the gateway keeps it and starts the next relay of ServiceID
+// on it, which saves the opening. A gateway that does not know it refuses it.
+const SpareChannel = "spare"
+
 // HeaderHostKey is the request header in which a supervisor tells, with its
 // session, the fingerprint of its SSH host key.
 const HeaderHostKey = brand.Name + "-host-key"

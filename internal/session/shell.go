@@ -35,6 +35,40 @@ func (s *Shells) Run(ctx context.Context, cmd Command, words string, login bool)
 	return s.start(ctx, cmd, flag, words)
 }
 
+// Words runs an argument vector as `bash -c` with those words quoted would,
+// without the shell where the shell would only replace itself.
+func (s *Shells) Words(ctx context.Context, cmd Command, argv []string, login bool) (Process, error) {
+	if !login && plain(argv[0], cmd.Env) {
+		direct := cmd
+		direct.Argv = argv
+		direct.Env = MergeEnv(cmd.Env, "PWD="+cmd.Dir, "SHLVL=0", "_="+argv[0])
+		if p, err := s.Box.Spawn(ctx, direct); err == nil {
+			return p, nil
+		}
+		// Not found, not executable, a script without its first line: the
+		// shell knows what to say or to do.
+	}
+	return s.Run(ctx, cmd, Quote(argv), login)
+}
+
+// plain reports whether a shell would do nothing with the word but execute
+// the program of that name.
+func plain(word string, env []string) bool {
+	for _, kv := range env {
+		if strings.HasPrefix(kv, "BASH_ENV=") || strings.HasPrefix(kv, "BASH_FUNC_") || strings.HasPrefix(kv, "SHLVL=") || strings.HasPrefix(kv, "BASHOPTS=") ||
+			strings.HasPrefix(kv, "SHELLOPTS=") {
+			return false
+		}
+	}
+	return !slices.Contains(builtins, word)
+}
+
+// builtins are the words that bash runs itself, even quoted. A keyword that is
+// quoted is none any more.
+var builtins = strings.Fields(`. : [ alias bg bind break builtin caller cd command compgen complete compopt continue declare dirs disown
+	echo enable eval exec exit export false fc fg getopts hash help history jobs kill let local logout mapfile popd printf pushd pwd read
+	readarray readonly return set shift shopt source suspend test times trap true type typeset ulimit umask unalias unset wait`)
+
 // Interactive starts a login shell.
 func (s *Shells) Interactive(ctx context.Context, cmd Command) (Process, error) {
 	return s.start(ctx, cmd, "-l")

@@ -116,7 +116,7 @@ func (u *Uplink) spawn(ctx context.Context, s relay.Start) (session.Process, err
 	}
 	switch s.Shell {
 	case relay.ShellLogin, relay.ShellPlain:
-		return u.shells.Run(ctx, cmd, session.Quote(s.Argv), s.Shell == relay.ShellLogin)
+		return u.shells.Words(ctx, cmd, s.Argv, s.Shell == relay.ShellLogin)
 	case relay.ShellNone:
 		return u.o.Box.Spawn(ctx, cmd)
 	}

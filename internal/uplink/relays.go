@@ -29,17 +29,67 @@ func (u *Uplink) relay(ctx context.Context, open *openshellv1.RelayOpen, send fu
 		}
 		defer target.Close()
 	}
-	stream, err := u.client.RelayStream(ctx)
+	s, err := u.openStream(ctx, cancel, open.GetChannelId())
 	if err != nil {
 		u.o.Log.Warn("relay not opened", "err", err)
 		return
 	}
-	defer context.AfterFunc(ctx, func() { _ = stream.CloseRequest() })() // see session
-	if err := stream.Send(&openshellv1.RelayFrame{Payload: &openshellv1.RelayFrame_Init{Init: &openshellv1.RelayInit{ChannelId: open.GetChannelId()}}}); err != nil {
-		u.o.Log.Warn("relay not opened", "err", err)
+	defer s.release()
+	switch {
+	case open.GetServiceId() == relay.ServiceID:
+		c := relay.New(s)
+		s.finish(c, u.frames(ctx, c))
+	case target != nil:
+		splice(s, target)
+	default:
+		if err := u.ssh.Serve(ctx, &netConn{ReadWriteCloser: s}); err != nil {
+			u.o.Log.Info("SSH connection ended", "err", err)
+		}
+	}
+}
+
+// spare keeps one stream open for the gateway's next relay, so that nobody
+// waits for the opening. It returns when the session ends or the gateway does
+// not want spares. serve is called with the work for each.
+func (u *Uplink) spare(parent context.Context, serve func(func())) {
+	ctx, cancel := context.WithCancel(parent)
+	s, err := u.openStream(ctx, cancel, relay.SpareChannel)
+	if err != nil {
+		cancel()
 		return
 	}
-	rw := relay.Stream(
+	c := relay.New(s)
+	f, err := c.Receive()
+	if err != nil {
+		s.release()
+		cancel()
+		return
+	}
+	serve(func() { u.spare(parent, serve) })
+	defer cancel()
+	defer s.release()
+	s.finish(c, u.begin(ctx, c, f))
+}
+
+// relayStream is one stream of bytes to the gateway.
+type relayStream struct {
+	io.ReadWriteCloser
+	half    func() error // ends our direction
+	cancel  context.CancelFunc
+	release func()
+}
+
+func (u *Uplink) openStream(ctx context.Context, cancel context.CancelFunc, channel string) (*relayStream, error) {
+	stream, err := u.client.RelayStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = stream.CloseRequest() }) // see session
+	if err := stream.Send(&openshellv1.RelayFrame{Payload: &openshellv1.RelayFrame_Init{Init: &openshellv1.RelayInit{ChannelId: channel}}}); err != nil {
+		stop()
+		return nil, err
+	}
+	return &relayStream{half: stream.CloseRequest, cancel: cancel, release: func() { stop() }, ReadWriteCloser: relay.Stream(
 		func() ([]byte, error) {
 			m, err := stream.Receive()
 			if err != nil {
@@ -54,27 +104,21 @@ func (u *Uplink) relay(ctx context.Context, open *openshellv1.RelayOpen, send fu
 			err := stream.CloseRequest()
 			cancel()
 			return errors.Join(err, stream.CloseResponse())
-		})
-	switch {
-	case open.GetServiceId() == relay.ServiceID:
-		c := relay.New(rw)
-		reader := u.frames(ctx, c)
-		_ = stream.CloseRequest()
-		if reader == nil {
-			reader = drain(c)
-		}
-		select { // the gateway ends the stream when it has all
-		case <-reader:
-		case <-time.After(10 * time.Second):
-			cancel()
-			<-reader
-		}
-	case target != nil:
-		splice(rw, target)
-	default:
-		if err := u.ssh.Serve(ctx, &netConn{ReadWriteCloser: rw}); err != nil {
-			u.o.Log.Info("SSH connection ended", "err", err)
-		}
+		})}, nil
+}
+
+// finish ends our direction and waits until the gateway has it all and ends
+// the stream; reader is closed when whoever reads it has seen that.
+func (s *relayStream) finish(c *relay.Conn, reader <-chan struct{}) {
+	_ = s.half()
+	if reader == nil {
+		reader = drain(c)
+	}
+	select {
+	case <-reader:
+	case <-time.After(10 * time.Second):
+		s.cancel()
+		<-reader
 	}
 }
 
@@ -130,7 +174,15 @@ func (*netConn) SetWriteDeadline(time.Time) error { return nil }
 // the goroutine that reads the stream has ended; nil if there is none.
 func (u *Uplink) frames(ctx context.Context, c *relay.Conn) <-chan struct{} {
 	f, err := c.Receive()
-	if err != nil || f.Type != relay.TypeStart {
+	if err != nil {
+		return nil
+	}
+	return u.begin(ctx, c, f)
+}
+
+// begin does what the first frame of a stream asks for.
+func (u *Uplink) begin(ctx context.Context, c *relay.Conn, f relay.Frame) <-chan struct{} {
+	if f.Type != relay.TypeStart {
 		return nil
 	}
 	var s relay.Start

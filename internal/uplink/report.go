@@ -44,10 +44,13 @@ func (u *Uplink) Reported() <-chan struct{} { return u.reported }
 // reportExit tells the gateway how the main process ended, until it knows.
 func (u *Uplink) reportExit(ctx context.Context) {
 	main := u.o.Box.Main()
-	select {
-	case <-main.Done():
-	case <-ctx.Done():
-		return
+	// A sandbox is ready before it is over, however short its command.
+	for _, event := range []<-chan struct{}{main.Done(), u.connected} {
+		select {
+		case <-event:
+		case <-ctx.Done():
+			return
+		}
 	}
 	if u.o.AwaitAttachment {
 		timer := time.NewTimer(attachWait)

@@ -70,11 +70,13 @@ type Uplink struct {
 	shells *session.Shells
 	epoch  uint64
 
-	heard    atomic.Int64 // unix nanoseconds of the last sign of the gateway
-	attached chan struct{}
-	once     sync.Once
-	reported chan struct{} // closed when the exit is stored by the gateway
-	exitOnce sync.Once
+	heard     atomic.Int64  // unix nanoseconds of the last sign of the gateway
+	connected chan struct{} // closed at the first session
+	firstOnce sync.Once
+	attached  chan struct{}
+	once      sync.Once
+	reported  chan struct{} // closed when the exit is stored by the gateway
+	exitOnce  sync.Once
 
 	mu      sync.Mutex
 	version uint32 // policy in force; guarded by mu
@@ -96,7 +98,7 @@ func New(o Options) (*Uplink, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &Uplink{o: o, link: l, ssh: server, shells: &session.Shells{Box: o.Box}, attached: make(chan struct{}), reported: make(chan struct{}),
+	u := &Uplink{o: o, link: l, ssh: server, shells: &session.Shells{Box: o.Box}, connected: make(chan struct{}), attached: make(chan struct{}), reported: make(chan struct{}),
 		version: o.PolicyVersion}
 	server.Attached = u.wasAttached
 	server.Ended = u.beforeExit
@@ -157,9 +159,9 @@ func (u *Uplink) session(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer cancel()
-	ctx, info := connect.NewClientContext(ctx)
+	call, info := connect.NewClientContext(ctx) // of this call only
 	info.RequestHeader().Set(relay.HeaderHostKey, u.ssh.Fingerprint())
-	stream, err := u.client.ConnectSupervisor(ctx)
+	stream, err := u.client.ConnectSupervisor(call)
 	if err != nil {
 		return err
 	}
@@ -189,6 +191,7 @@ func (u *Uplink) session(ctx context.Context) error {
 		return fault.New(fault.Internal, "the gateway's first answer is not valid")
 	}
 	u.alive()
+	u.firstOnce.Do(func() { close(u.connected) })
 	interval := accepted.GetHeartbeatInterval().AsDuration()
 	if interval < 100*time.Millisecond || interval > time.Minute {
 		interval = 15 * time.Second
@@ -211,6 +214,7 @@ func (u *Uplink) session(ctx context.Context) error {
 			}
 		}
 	})
+	work.Go(func() { u.spare(ctx, func(next func()) { work.Go(next) }) })
 	for {
 		m, err := stream.Receive()
 		if err != nil {
