@@ -178,13 +178,19 @@ func (a *app) stay(ctx context.Context, att *client.Attachment, in <-chan []byte
 		}
 		return lost, 0, nil
 	}
+	// leave ends the attachment and waits for what still writes our output.
+	leave := func(how ending, err error) (ending, int, error) {
+		att.Hangup()
+		copies.Wait()
+		return how, 0, err
+	}
 	interrupts := 0
 	for {
 		select {
 		case <-att.Done():
 			return result()
 		case err := <-failed:
-			return broken, 0, err
+			return leave(broken, err)
 		case data, ok := <-in:
 			if !ok {
 				in = nil
@@ -194,7 +200,7 @@ func (a *app) stay(ctx context.Context, att *client.Attachment, in <-chan []byte
 			if keys != nil {
 				var detach bool
 				if data, detach = keys.feed(data); detach {
-					return left, 0, nil
+					return leave(left, nil)
 				}
 			}
 			if _, err := att.Write(data); err != nil {
@@ -208,10 +214,10 @@ func (a *app) stay(ctx context.Context, att *client.Attachment, in <-chan []byte
 					_ = att.Resize(rows, cols)
 				}
 			case syscall.SIGHUP:
-				return left, 0, nil // our terminal is gone; the process goes on
+				return leave(left, nil) // our terminal is gone; the process goes on
 			default:
 				if interrupts++; interrupts > 2 {
-					return left, 0, nil
+					return leave(left, nil)
 				}
 				_ = att.Signal(sig.(syscall.Signal))
 			}

@@ -137,6 +137,8 @@ func (f *fake) find(scope *datamodelv1.WorkspaceSelector, name string) (*box, er
 }
 
 func (f *fake) Health(context.Context, *openshellv1.HealthRequest) (*openshellv1.HealthResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return &openshellv1.HealthResponse{Status: openshellv1.ServiceStatus_SERVICE_STATUS_HEALTHY, Version: f.version}, nil
 }
 

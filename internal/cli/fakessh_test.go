@@ -130,7 +130,9 @@ type frames struct {
 	net.Conn // nil; only what is used is there
 	stream   *connect.BidiStream[openshellv1.TcpForwardFrame, openshellv1.TcpForwardFrame]
 	rest     []byte
-	mu       sync.Mutex
+
+	mu   sync.Mutex
+	over bool // the handler has returned
 }
 
 func (c *frames) Read(p []byte) (int, error) {
@@ -149,7 +151,17 @@ func (c *frames) Read(p []byte) (int, error) {
 func (c *frames) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.over {
+		return 0, net.ErrClosed
+	}
 	return len(p), c.stream.Send(&openshellv1.TcpForwardFrame{Payload: &openshellv1.TcpForwardFrame_Data{Data: append([]byte(nil), p...)}})
+}
+
+// end makes sure that nothing is sent any more: the handler returns.
+func (c *frames) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
 }
 
 func (c *frames) Close() error                     { return nil }
@@ -172,6 +184,7 @@ func (f *fake) ForwardTcp(ctx context.Context, stream *connect.BidiStream[opensh
 		return wireError(connect.CodeNotFound, "no such sandbox")
 	}
 	conn := &frames{stream: stream}
+	defer conn.end()
 	if init.GetTcp() != nil {
 		up, err := net.Dial("tcp", f.echo)
 		if err != nil {

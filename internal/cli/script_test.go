@@ -40,6 +40,7 @@ func TestScripts(t *testing.T) {
 			f := startFake(e.T().(testing.TB))
 			e.Values["fake"] = f
 			e.Setenv("URL", f.url)
+			e.Setenv("GORACE", "atexit_sleep_ms=0")
 			e.Setenv("OPENSHELL_GATEWAY_ENDPOINT", f.url)
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("XDG_CONFIG_HOME", e.WorkDir+"/config")
@@ -50,7 +51,12 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"version-is": func(ts *testscript.TestScript, _ bool, args []string) { fakeOf(ts).version = args[0] },
+			"version-is": func(ts *testscript.TestScript, _ bool, args []string) {
+				f := fakeOf(ts)
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.version = args[0]
+			},
 			"drop": func(ts *testscript.TestScript, _ bool, args []string) {
 				f := fakeOf(ts)
 				f.mu.Lock()

@@ -210,6 +210,9 @@ func (a *Attachment) KeepAlive(ctx context.Context) {
 	}
 }
 
+// Hangup ends the connection at once; the readers of its output end.
+func (a *Attachment) Hangup() { _ = a.conn.Close() }
+
 // Close ends the attachment and revokes its session. The process goes on.
 func (a *Attachment) Close() {
 	if a.conn != nil {
