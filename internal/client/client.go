@@ -75,7 +75,8 @@ func open(o Options, target Target) (*Client, error) {
 	c := &Client{Target: target, Workspace: o.Workspace, registry: o.Registry, http: &http.Client{Transport: transport}, base: base}
 	c.OpenShellClient = openshellv1connect.NewOpenShellClient(c.http, base,
 		connect.WithGRPC(), connect.WithInterceptors(c.deadlines(), c.faults()),
-		connect.WithReadMaxBytes(maxMessage))
+		connect.WithReadMaxBytes(maxMessage),
+		connect.WithAcceptCompression("gzip", nil, nil)) // the output of programs is more than gzip can follow
 	return c, nil
 }
 

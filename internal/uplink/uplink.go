@@ -102,7 +102,9 @@ func New(o Options) (*Uplink, error) {
 		version: o.PolicyVersion}
 	server.Attached = u.wasAttached
 	server.Ended = u.beforeExit
-	u.client = openshellv1connect.NewOpenShellClient(l.http, l.base, connect.WithGRPC())
+	// Relays carry files and encrypted streams: compressing them costs more
+	// than the network between the two.
+	u.client = openshellv1connect.NewOpenShellClient(l.http, l.base, connect.WithGRPC(), connect.WithAcceptCompression("gzip", nil, nil))
 	u.heard.Store(time.Now().UnixNano())
 	return u, nil
 }
