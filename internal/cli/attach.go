@@ -200,12 +200,11 @@ func (a *app) stay(ctx context.Context, att *client.Attachment, in <-chan []byte
 			if keys != nil {
 				var detach bool
 				if data, detach = keys.feed(data); detach {
+					_, _ = att.Write(data)
 					return leave(left, nil)
 				}
 			}
-			if _, err := att.Write(data); err != nil {
-				continue // the channel is closing; Done follows
-			}
+			_, _ = att.Write(data) // an error means that the channel closes; Done follows
 		case sig := <-signals:
 			switch sig {
 			case syscall.SIGWINCH:

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -175,8 +176,9 @@ func (a *app) create(ctx context.Context, f *createFlags) error {
 		return err
 	}
 	for _, u := range f.upload {
-		if err := a.upload(ctx, cl, name, u, !f.noGitIgnore); err != nil {
-			a.note("sandbox %s is kept; try the upload again with: %s sandbox upload %s %s", name, brand.CLI, name, u)
+		local, dest, _ := strings.Cut(u, ":")
+		if err := a.upload(ctx, cl, name, local, dest, !f.noGitIgnore); err != nil {
+			a.note("sandbox %s is kept; try the upload again with: %s sandbox upload %s %s", name, brand.CLI, name, quoteAll(strings.Fields(local+" "+dest)))
 			return err
 		}
 	}

@@ -255,6 +255,9 @@ func (f *forwarder) dial(ctx context.Context) (*client.Relay, error) {
 		token = s.GetToken()
 	}
 	r, err := f.client.DialPort(ctx, f.sandbox, f.port, token)
+	if err != nil && fault.KindOf(err) == fault.Unavailable && f.client.Wake(ctx) == nil {
+		r, err = f.client.DialPort(ctx, f.sandbox, f.port, token)
+	}
 	if err != nil && !with && fault.KindOf(err) == fault.Unauthenticated {
 		f.mu.Lock()
 		f.token = true

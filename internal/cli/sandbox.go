@@ -22,7 +22,7 @@ import (
 func (a *app) sandboxCommand() *cobra.Command {
 	c := noun("sandbox", "Create sandboxes and work in them", "sb")
 	c.AddCommand(a.createCommand(), a.getCommand(), a.listCommand(), a.deleteCommand(), a.stopCommand(), a.startCommand(),
-		a.execCommand(), a.connectCommand(), hide(a.logsCommand()))
+		a.execCommand(), a.connectCommand(), a.uploadCommand(), hide(a.logsCommand()))
 	return c
 }
 

@@ -112,7 +112,6 @@ var removed = map[string]string{
 	brand.CLI + " workspace":   "workspaces are not managed by this version; the only one is default",
 	brand.CLI + " settings":    "settings are not part of this version",
 	brand.CLI + " rule":        "the policy advisor is not part of this version",
-	"sandbox upload":           "tar c DIR | " + brand.CLI + " sandbox exec NAME -- tar x",
 	"sandbox download":         brand.CLI + " sandbox exec NAME -- tar c PATH | tar x",
 	"sandbox provider":         "providers are not part of this version",
 	"sandbox template":         "templates are not part of this version",

@@ -14,6 +14,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
 
 	"openshell.dev/openshell/api/gen/openshellv1"
 	"openshell.dev/openshell/internal/brand"
@@ -21,10 +24,27 @@ import (
 	"openshell.dev/openshell/internal/fault"
 )
 
-// upload copies LOCAL[:DEST] into a sandbox: an archive made here is read by
+func (a *app) uploadCommand() *cobra.Command {
+	var all bool
+	c := &cobra.Command{Use: "upload NAME LOCAL [DEST]", Short: "Copy files into a sandbox", Args: between(2, 3, "a name or a local path")}
+	c.Flags().BoolVar(&all, "no-git-ignore", false, "upload files that git ignores, too")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if _, err := os.Lstat(args[1]); err != nil {
+			return misuse("local path does not exist: %s", args[1])
+		}
+		cl, err := a.connect(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		return a.upload(cmd.Context(), cl, args[0], args[1], first(args[2:]), !all)
+	}
+	return c
+}
+
+// upload copies local files into a sandbox: an archive made here is read by
 // tar inside.
-func (a *app) upload(ctx context.Context, cl *client.Client, sandbox, spec string, filter bool) error {
-	local, dest, _ := strings.Cut(spec, ":")
+func (a *app) upload(ctx context.Context, cl *client.Client, sandbox, local, dest string, filter bool) error {
 	files, base, err := a.uploadFiles(local, filter)
 	if err != nil {
 		return err
@@ -53,12 +73,14 @@ func (a *app) upload(ctx context.Context, cl *client.Client, sandbox, spec strin
 	_ = r.Close() // a packer that still writes ends now
 	perr := <-packed
 	switch {
+	case perr != nil && !errors.Is(perr, syscall.EPIPE) && !errors.Is(perr, os.ErrClosed):
+		return &failed{fault.New(fault.FailedPrecondition, "the upload of %q is not complete", local).Cause(perr)}
 	case err != nil:
 		return err
 	case code != 0:
 		return fault.New(fault.FailedPrecondition, "the upload of %q failed inside with code %d", local, code).Hint("tar and sh must exist in the sandbox")
 	case perr != nil:
-		return fault.New(fault.FailedPrecondition, "the upload of %q is not complete", local).Cause(perr)
+		return fault.New(fault.Unavailable, "the upload of %q was cut off", local)
 	}
 	a.done(a.stderr, "Upload complete (%d files)", len(files))
 	return nil

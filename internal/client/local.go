@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -44,11 +45,23 @@ func startLocal(ctx context.Context, o Options) (Target, error) {
 	if t, err := Find(o); err == nil { // another command was faster
 		return wakeLocked(ctx, o, t)
 	}
-	m := gateways.Metadata{Name: localName, AuthMode: "mtls", Private: true, StateDir: state}
+	m := gateways.Metadata{Name: localName, AuthMode: "mtls", Private: true, StateDir: state, UnixSocket: socketPath(state)}
 	if old, err := o.Registry.Get(localName); err == nil && !old.Private {
 		m.Name = "private" // the name is taken by a gateway that is not ours
 	}
-	m.UnixSocket = socketPath(state)
+	if t, ok := remembered(state, m.Name); ok { // its registration was removed, not it
+		if !alive(ctx, o, t) {
+			err = launch(ctx, o, t)
+		} else {
+			err = installClientCert(o, t)
+		}
+		if err == nil {
+			return t, o.register(t)
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return Target{}, err
+		}
+	}
 	var lastErr error
 	for range 3 { // the port was free a moment ago; somebody else may have taken it
 		port, err := freePort()
@@ -61,20 +74,61 @@ func startLocal(ctx context.Context, o Options) (Target, error) {
 			return Target{}, err
 		}
 		if lastErr = launch(ctx, o, t); lastErr == nil {
-			if err := o.Registry.Put(m); err != nil {
-				return Target{}, err
-			}
-			if err := o.Registry.SetActive(m.Name); err != nil {
-				return Target{}, err
-			}
-			o.say("started a private gateway at %s and registered it as %q (it ends after %d minutes without sandboxes)", m.Endpoint, m.Name, int(localIdle.Minutes()))
-			return t, nil
+			return t, o.register(t)
 		}
 		if !errors.Is(lastErr, syscall.EADDRINUSE) {
 			break
 		}
 	}
 	return Target{}, lastErr
+}
+
+// register writes the registration where every client of the contract looks
+// for it, and beside the state, where it survives `gateway remove`.
+func (o Options) register(t Target) error {
+	body, err := json.Marshal(t.Metadata)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(t.StateDir, rememberedFile)
+	if err := os.WriteFile(path, body, 0o600); err != nil {
+		return fault.New(fault.PermissionDenied, "cannot write %s", path).Cause(err)
+	}
+	if err := o.Registry.Put(t.Metadata); err != nil {
+		return err
+	}
+	if err := o.Registry.SetActive(t.Name); err != nil {
+		return err
+	}
+	o.say("started a private gateway at %s and registered it as %q (it ends after %d minutes without sandboxes)", t.Endpoint, t.Name, int(localIdle.Minutes()))
+	return nil
+}
+
+const rememberedFile = "registration.json"
+
+// remembered returns the gateway that this state belongs to.
+func remembered(state, name string) (Target, bool) {
+	body, err := os.ReadFile(filepath.Join(state, rememberedFile))
+	if err != nil {
+		return Target{}, false
+	}
+	var m gateways.Metadata
+	if json.Unmarshal(body, &m) != nil || !m.Private {
+		return Target{}, false
+	}
+	m.Name, m.StateDir, m.UnixSocket = name, state, socketPath(state)
+	t, err := newTarget(m, true, "the private gateway of this account")
+	return t, err == nil
+}
+
+// Wake starts the private gateway again if it is gone; for others it does
+// nothing.
+func (c *Client) Wake(ctx context.Context) error {
+	if !c.Target.Private {
+		return nil
+	}
+	_, err := wakeLocal(ctx, Options{Registry: c.registry, Workspace: c.Workspace}, c.Target)
+	return err
 }
 
 // wakeLocal starts the private gateway again if its process is gone.
