@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -212,6 +213,7 @@ func packOne(t *tar.Writer, from, name string) error {
 	if err != nil {
 		return err
 	}
+	h.ModTime = st.ModTime().Truncate(time.Second) // rounded up it would be in the future
 	h.Name, h.Uid, h.Gid, h.Uname, h.Gname = name, 0, 0, "", ""
 	if st.IsDir() {
 		h.Name += "/"
