@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -156,5 +155,5 @@ func endProcesses(t *testing.T, state string) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Error(fmt.Sprintf("processes are left: %v", processesOf(state, "")))
+	t.Errorf("processes are left: %v", processesOf(state, ""))
 }

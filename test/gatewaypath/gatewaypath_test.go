@@ -288,8 +288,7 @@ func TestALifeThroughTheAPI(t *testing.T) {
 	person.Each(t, func(t *testing.T, p *person.Person) {
 		w := newWorld(t, p)
 		b := w.create("box", &openshellv1.SandboxSpec{Command: []string{"sleep", "600"}, Environment: map[string]string{"COLOUR": "green"}})
-		b = w.phase("box", ready)
-		if b.GetHostKeyFingerprint() == "" {
+		if b := w.phase("box", ready); b.GetHostKeyFingerprint() == "" {
 			t.Error("no host key")
 		}
 		if got := w.run("box", "sh", "-c", "echo $COLOUR; pwd; echo kept > file; echo kept > ~/file; id -u"); !strings.HasPrefix(got, "green\n/sandbox\n") || strings.HasSuffix(got, "\n0\n") {
