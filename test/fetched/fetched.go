@@ -62,7 +62,9 @@ func setDir(dir, client string, packages ...string) string {
 	return filepath.Join(dir, name)
 }
 
-func nodePackage(major int) (name, version string, ok bool) {
+// NodePackage is the npm package with the program node of a major version
+// for this machine; false if there is none.
+func NodePackage(major int) (name, version string, ok bool) {
 	arch, known := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
 	version, have := Node[major]
 	return "node-linux-" + arch, version, known && have
@@ -89,7 +91,7 @@ func dir(t testing.TB) string {
 // NodeBin is the directory of the program node of a major version.
 func NodeBin(t testing.TB, major int) string {
 	t.Helper()
-	pkg, version, ok := nodePackage(major)
+	pkg, version, ok := NodePackage(major)
 	if !ok {
 		t.Skipf("no Node %d for %s", major, runtime.GOARCH)
 	}

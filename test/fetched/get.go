@@ -21,7 +21,7 @@ func Get(ctx context.Context, dir string, log io.Writer) error {
 	}
 	errs := []error{systemPackages(ctx, log)}
 	for _, major := range []int{22, 24, 26} {
-		if pkg, version, ok := nodePackage(major); ok {
+		if pkg, version, ok := NodePackage(major); ok {
 			_, err := NPM(ctx, dir, log, pkg+"@"+version)
 			errs = append(errs, err)
 		}

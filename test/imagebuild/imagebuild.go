@@ -3,9 +3,9 @@
 // and npm packages from the npm client.
 //
 // It writes images to a registry on loopback or to an OCI layout. Nothing in
-// it runs a container engine or needs privilege. What it fetches is kept in a
-// cache directory (OPENSHELL_TEST_CACHE, else below the user's), because a
-// real agent is hundreds of megabytes. Used by tests only.
+// it runs a container engine or needs privilege. What it fetches and packs is
+// kept where package fetched keeps it, because a real agent is hundreds of
+// megabytes. Used by tests only.
 package imagebuild
 
 import (

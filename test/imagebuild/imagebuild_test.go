@@ -16,6 +16,7 @@ import (
 
 	"openshell.dev/openshell/internal/image"
 	"openshell.dev/openshell/internal/kerneltest"
+	"openshell.dev/openshell/test/fetched"
 )
 
 // unpacked pushes an image and pulls it as a sandbox would.
@@ -92,7 +93,7 @@ func TestNodeImagesRun(t *testing.T) {
 			img := orSkip(t)(NodeImage(t.Context(), major))
 			got := unpacked(t, "node", img)
 			out := inside(t, got, "/usr/local/bin/node", "-p", "process.version")
-			if strings.TrimSpace(out) != "v"+NodeVersions[major] {
+			if strings.TrimSpace(out) != "v"+fetched.Node[major] {
 				t.Errorf("version = %q", out)
 			}
 		})
@@ -110,8 +111,8 @@ func TestTheOpenClawImageHasItsStartScript(t *testing.T) {
 	}
 	// env looks the name up on the image's PATH, the script's way in.
 	out := inside(t, got, "/usr/bin/env", "openclaw", "--version")
-	if !strings.Contains(out, OpenClawVersion) {
-		t.Errorf("openclaw --version = %q, want %s", out, OpenClawVersion)
+	if !strings.Contains(out, strings.TrimPrefix(fetched.OpenClaw, "openclaw@")) {
+		t.Errorf("openclaw --version = %q, want %s", out, fetched.OpenClaw)
 	}
 	if out := inside(t, got, "/bin/bash", "-lc", "command -v openclaw-start"); strings.TrimSpace(out) != "/usr/local/bin/openclaw-start" {
 		t.Errorf("openclaw-start is at %q", out)
@@ -133,7 +134,7 @@ func orSkip(t *testing.T) func(v1.Image, error) v1.Image {
 }
 
 func TestWhatIsUnknownIsUnavailable(t *testing.T) {
-	if _, err := Node(context.Background(), 7); !errors.Is(err, ErrUnavailable) {
+	if _, err := node(context.Background(), 7); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("node 7: %v", err)
 	}
 	if _, err := NewTree().Program("no-such-program").Layer(filepath.Join(t.TempDir(), "l")); err == nil {

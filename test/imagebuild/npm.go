@@ -4,45 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
-)
 
-// Versions of what the images hold. OPENSHELL_TEST_OPENCLAW names another one
-// of OpenClaw, "latest" included.
-var (
-	NodeVersions    = map[int]string{22: "22.23.3", 24: "24.21.0", 26: "26.10.0"}
-	OpenClawVersion = "2026.9.6"
+	"openshell.dev/openshell/test/fetched"
 )
 
 // ErrUnavailable is what a test skips on: the npm client or what it fetches
 // cannot be had here.
 var ErrUnavailable = errors.New("not available on this machine")
 
-// CacheDir is where fetched packages and packed layers are kept.
-func CacheDir() (string, error) {
-	dir := os.Getenv("OPENSHELL_TEST_CACHE")
-	if dir == "" {
-		base, err := os.UserCacheDir()
-		if err != nil {
-			return "", err
-		}
-		dir = filepath.Join(base, "openshell-test")
-	}
-	return dir, os.MkdirAll(dir, 0o755)
-}
-
 // locked runs f while no other process prepares the same thing.
 func locked(name string, f func(dir string) error) error {
-	dir, err := CacheDir()
+	dir, err := fetched.Dir()
 	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, name+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -56,49 +40,26 @@ func locked(name string, f func(dir string) error) error {
 	return f(dir)
 }
 
-// NPM installs packages (name@version) with the npm client, without running
-// their scripts, and returns the directory that holds node_modules. A set
-// that was installed before is used again.
-func NPM(ctx context.Context, packages ...string) (string, error) {
-	name := "npm-" + strings.NewReplacer("/", "_", "@", "-").Replace(strings.Join(packages, "+"))
-	var out string
-	err := locked(name, func(dir string) error {
-		out = filepath.Join(dir, name)
-		if _, err := os.Stat(filepath.Join(out, "node_modules")); err == nil {
-			return nil
-		}
-		npm, err := exec.LookPath("npm")
-		if err != nil {
-			return fmt.Errorf("npm: %w", ErrUnavailable)
-		}
-		tmp, err := os.MkdirTemp(dir, ".npm-*")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(tmp)
-		args := append([]string{"install", "--prefix", tmp, "--no-audit", "--no-fund", "--ignore-scripts", "--omit=dev", "--loglevel=error"}, packages...)
-		cmd := exec.CommandContext(ctx, npm, args...)
-		cmd.Dir = tmp
-		if text, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("npm install %s: %w: %v\n%.2000s", strings.Join(packages, " "), ErrUnavailable, err, text)
-		}
-		if err := os.Chmod(tmp, 0o755); err != nil {
-			return err
-		}
-		return os.Rename(tmp, out)
-	})
-	return out, err
+// npm installs a package (name@version), unless it is there from before.
+func npm(ctx context.Context, pkg string) (string, error) {
+	dir, err := fetched.Dir()
+	if err != nil {
+		return "", err
+	}
+	out, err := fetched.NPM(ctx, dir, io.Discard, pkg)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return out, nil
 }
 
-// Node returns the path of the node program of a major version (22, 24, 26).
-func Node(ctx context.Context, major int) (string, error) {
-	version, ok := NodeVersions[major]
-	arch, known := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
-	if !ok || !known {
+// node returns the path of the node program of a major version.
+func node(ctx context.Context, major int) (string, error) {
+	pkg, version, ok := fetched.NodePackage(major)
+	if !ok {
 		return "", fmt.Errorf("node %d for %s: %w", major, runtime.GOARCH, ErrUnavailable)
 	}
-	pkg := "node-linux-" + arch
-	dir, err := NPM(ctx, pkg+"@"+version)
+	dir, err := npm(ctx, pkg+"@"+version)
 	if err != nil {
 		return "", err
 	}
@@ -137,12 +98,12 @@ func BaseLayer() (v1.Layer, error) {
 // NodeLayer is node of a major version at /usr/local/bin, with the libraries
 // it needs.
 func NodeLayer(ctx context.Context, major int) (v1.Layer, error) {
-	node, err := Node(ctx, major)
+	program, err := node(ctx, major)
 	if err != nil {
 		return nil, err
 	}
-	return layerOf("layer-node-"+NodeVersions[major], func() (*Tree, error) {
-		return NewTree().Binary("/usr/local/bin/node", node), nil
+	return layerOf("layer-node-"+fetched.Node[major], func() (*Tree, error) {
+		return NewTree().Binary("/usr/local/bin/node", program), nil
 	})
 }
 
@@ -152,11 +113,11 @@ func NodeImage(ctx context.Context, major int) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	node, err := NodeLayer(ctx, major)
+	layer, err := NodeLayer(ctx, major)
 	if err != nil {
 		return nil, err
 	}
-	return Image(v1.Config{User: "sandbox", WorkingDir: "/sandbox", Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin"}}, base, node)
+	return Image(v1.Config{User: "sandbox", WorkingDir: "/sandbox", Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin"}}, base, layer)
 }
 
 // The start script of the OpenClaw image, under the name that its users type.
@@ -165,24 +126,25 @@ exec openclaw gateway --allow-unconfigured --bind loopback "$@"
 `
 
 // OpenClaw is Base with Node 24, the openclaw package and openclaw-start.
+// OPENSHELL_TEST_OPENCLAW names another version, "latest" included.
 func OpenClaw(ctx context.Context) (v1.Image, error) {
-	version := OpenClawVersion
+	pkg := fetched.OpenClaw
 	if v := os.Getenv("OPENSHELL_TEST_OPENCLAW"); v != "" {
-		version = v
+		pkg = "openclaw@" + v
 	}
 	base, err := BaseLayer()
 	if err != nil {
 		return nil, err
 	}
-	node, err := NodeLayer(ctx, 24)
+	nodes, err := NodeLayer(ctx, 24)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := NPM(ctx, "openclaw@"+version)
+	dir, err := npm(ctx, pkg)
 	if err != nil {
 		return nil, err
 	}
-	claw, err := layerOf("layer-openclaw-"+version, func() (*Tree, error) {
+	claw, err := layerOf("layer-"+pkg, func() (*Tree, error) {
 		return NewTree().
 			Copy("/opt/openclaw/node_modules", filepath.Join(dir, "node_modules")).
 			Symlink("/usr/local/bin/openclaw", "/opt/openclaw/node_modules/openclaw/openclaw.mjs").
@@ -195,5 +157,5 @@ func OpenClaw(ctx context.Context) (v1.Image, error) {
 		User: "sandbox", WorkingDir: "/sandbox", Cmd: []string{"openclaw-start"},
 		Env:          []string{"PATH=/usr/local/bin:/usr/bin:/bin", "NODE_ENV=production"},
 		ExposedPorts: map[string]struct{}{"18789/tcp": {}},
-	}, base, node, claw)
+	}, base, nodes, claw)
 }
