@@ -11,9 +11,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -29,6 +31,11 @@ import (
 
 // grace is what the main process gets on SIGTERM.
 const grace = 10 * time.Second
+
+// idleGC is how much the heap of a running supervisor may grow before it is
+// collected: many of them wait beside each other. While it starts it is not
+// collected at all.
+const idleGC = 25
 
 // idleAfter is when memory that the start needed is given back.
 const idleAfter = 2 * time.Second
@@ -46,6 +53,8 @@ func main() {
 }
 
 func run(file string) int {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(64 << 20) // but for a start that went wrong
 	spec, err := readSpec(file)
 	if err != nil {
 		return complain("", err)
@@ -65,8 +74,11 @@ func run(file string) int {
 		return complain(spec.StateDir, err)
 	}
 	g := spec.Gateway
+	again := time.AfterFunc(time.Hour, trim.Files) // after each sign of life
+	defer again.Stop()
 	up, err := uplink.New(uplink.Options{SandboxID: spec.ID, InstanceID: g.InstanceID, StateDir: spec.StateDir, Endpoint: g.Endpoint, CAFile: g.CAFile,
 		TokenFile: g.TokenFile, OutageLimit: g.OutageLimit, AwaitAttachment: g.AwaitAttachment, Box: box, PolicyVersion: spec.PolicyVersion, Log: log, Lines: lines,
+		Woken: func() { again.Reset(time.Second) },
 		SetPolicy: func(ctx context.Context, doc []byte, version uint32) error {
 			_, err := box.SetPolicy(ctx, doc, version) // the proxy says what it cut
 			return err
@@ -75,11 +87,15 @@ func run(file string) int {
 		box.Close()
 		return complain(spec.StateDir, err)
 	}
-	confirm(lines, box)
+	confirm(spec.StateDir, box, log)
 	var work sync.WaitGroup
 	linked := make(chan error, 1)
 	work.Go(func() { linked <- up.Run(ctx) })
-	idle := time.AfterFunc(idleAfter, trim.Once)
+	idle := time.AfterFunc(idleAfter, func() {
+		debug.SetMemoryLimit(math.MaxInt64)
+		debug.SetGCPercent(idleGC)
+		trim.Once()
+	})
 	defer idle.Stop()
 	code := 0
 	select {
@@ -128,13 +144,16 @@ func settle(up *uplink.Uplink, box *supervisor.Sandbox, limit time.Duration) {
 	}
 }
 
-// confirm puts the confirmation record into the sandbox's log.
-func confirm(lines *uplink.Lines, box *supervisor.Sandbox) {
+// confirm keeps the confirmation record beside the sandbox; the event that
+// every follower of the log gets says the same in one line.
+func confirm(stateDir string, box *supervisor.Sandbox, log *slog.Logger) {
 	body, err := json.Marshal(box.Record())
-	if err != nil {
-		return
+	if err == nil {
+		err = os.WriteFile(filepath.Join(stateDir, "record.json"), body, 0o600)
 	}
-	lines.Add(time.Now(), "INFO", "confirmation", "sandbox confirmed", map[string]string{"record": string(body)})
+	if err != nil {
+		log.Warn("confirmation record not kept", "err", err)
+	}
 }
 
 func readSpec(file string) (supervisor.Spec, error) {

@@ -88,7 +88,9 @@ func (g *Gateway) Serve(l net.Listener) error {
 		Handler: g.router, ConnContext: connContext, ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:  slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 		Protocols: &http.Protocols{},
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 2048, SendPingTimeout: 20 * time.Second, PingTimeout: 10 * time.Second,
+		// A client keeps a buffer of one frame for each open stream, and idle
+		// supervisors have some: small frames keep them small.
+		HTTP2: &http.HTTP2Config{MaxReadFrameSize: 32 << 10, MaxConcurrentStreams: 2048, SendPingTimeout: 20 * time.Second, PingTimeout: 10 * time.Second,
 			WriteByteTimeout: 2 * time.Minute},
 	}
 	s.Protocols.SetHTTP1(true)

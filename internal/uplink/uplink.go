@@ -57,6 +57,9 @@ type Options struct {
 	// PolicyVersion is the revision that the sandbox started with.
 	PolicyVersion uint32
 	Log           *slog.Logger
+	// Woken, if set, is called after each exchange with the gateway that was
+	// nothing but a sign of life. It must not block.
+	Woken func()
 	// Lines are pushed to the gateway's log of this sandbox; may be nil.
 	Lines *Lines
 }
@@ -229,6 +232,10 @@ func (u *Uplink) session(ctx context.Context) error {
 			work.Go(func() { u.relay(ctx, p.RelayOpen, send) })
 		case *openshellv1.GatewayMessage_ConfigUpdate:
 			work.Go(func() { u.configure(ctx, p.ConfigUpdate, send) })
+		case *openshellv1.GatewayMessage_Heartbeat:
+			if u.o.Woken != nil {
+				u.o.Woken()
+			}
 		case *openshellv1.GatewayMessage_SessionRejected:
 			return rejection(p.SessionRejected)
 		}
