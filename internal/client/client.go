@@ -60,6 +60,13 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	case err != nil:
 		return nil, err
 	case target.Private && o.Start:
+		// Asked, not guessed: a process that is just ending still accepts.
+		if c, err := open(o, target); err == nil {
+			if c.answers(ctx) {
+				return c, nil
+			}
+			c.Close()
+		}
 		if target, err = wakeLocal(ctx, o, target); err != nil {
 			return nil, err
 		}
@@ -78,6 +85,14 @@ func open(o Options, target Target) (*Client, error) {
 		connect.WithReadMaxBytes(maxMessage),
 		connect.WithAcceptCompression("gzip", nil, nil)) // the output of programs is more than gzip can follow
 	return c, nil
+}
+
+// answers reports whether the gateway is there.
+func (c *Client) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, err := c.Health(ctx, &openshellv1.HealthRequest{})
+	return err == nil
 }
 
 // maxMessage bounds one message of a gateway.
