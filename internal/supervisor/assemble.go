@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 
 	"openshell.dev/openshell/internal/fault"
@@ -64,6 +65,18 @@ func (s *Sandbox) hostname() string {
 	return "sandbox"
 }
 
+// resolved are the paths that the view shows for host paths: without links,
+// which Landlock does not follow where a sandbox can write.
+func resolved(paths []string) []string {
+	out := slices.Clone(paths)
+	for i, p := range out {
+		if real, err := filepath.EvalSymlinks(p); err == nil {
+			out[i] = real
+		}
+	}
+	return out
+}
+
 // grants fills in the Landlock rules. Without a policy of its own everything
 // the view shows may be read, and what is writable in the view may be written;
 // a policy's paths replace that, beside the devices every program needs.
@@ -86,6 +99,6 @@ func (s *Sandbox) grants(m *wire.Plan) {
 			m.Confine.ReadWrite = []string{"/"}
 		}
 	}
-	m.Confine.ReadWrite = append(m.Confine.ReadWrite, s.spec.Files.ReadWrite...)
+	m.Confine.ReadWrite = append(m.Confine.ReadWrite, resolved(s.spec.Files.ReadWrite)...)
 	m.Confine.Hard = s.rules.hard
 }

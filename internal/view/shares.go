@@ -126,7 +126,15 @@ func (b *building) named(p string, write bool) error {
 	if err != nil {
 		return err
 	}
-	return b.share(share{host: host, inside: inside, write: write, named: true})
+	if err := b.share(share{host: host, inside: inside, write: write, named: true}); err != nil {
+		return err
+	}
+	// A path that leads over a link keeps its name inside, where it can be made:
+	// in a directory of our own. Elsewhere the host's link is there already.
+	if clean := filepath.Clean(p); filepath.IsAbs(p) && clean != inside && clean != host {
+		b.late = append(b.late, mounts.Op{Kind: mounts.Symlink, Source: inside, Target: clean, Flags: mounts.Optional, Why: "the name that was given"})
+	}
+	return nil
 }
 
 func (b *building) share(s share) error {

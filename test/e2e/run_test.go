@@ -121,3 +121,21 @@ func processesOf(t *testing.T, p *person, words string) string {
 	}
 	return ""
 }
+
+func TestAPathOverALinkKeepsItsName(t *testing.T) {
+	eachPerson(t, func(t *testing.T, p *person) {
+		other := filepath.Join(filepath.Dir(p.workspace), "other")
+		link := filepath.Join(filepath.Dir(p.workspace), "link")
+		if err := os.Mkdir(other, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("other", link); err != nil {
+			t.Fatal(err)
+		}
+		p.own(other)
+		p.sh("echo x > "+link+"/a && cat "+other+"/a", "--rw", link)
+		if data, err := os.ReadFile(filepath.Join(other, "a")); err != nil || string(data) != "x\n" {
+			t.Errorf("a: %q, %v", data, err)
+		}
+	})
+}
