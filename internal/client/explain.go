@@ -221,8 +221,8 @@ func (t Target) unreachable(err error) error {
 		say = "no route to it"
 	case isTimeout(err):
 		say = "it did not answer within " + dialTimeout.String()
-	case t.URL.Scheme == "http" && (strings.Contains(text, "EOF") || strings.Contains(text, "connection reset") || strings.Contains(text, "malformed HTTP") || strings.Contains(text, "frame")):
-		say, hint = "it does not speak plaintext HTTP/2", "use https://"+t.Address()
+	case t.URL.Scheme == "http": // the text depends on who noticed first
+		say, hint = "it ended the connection", "if it speaks TLS: --gateway-endpoint https://"+t.Address()
 	case t.URL.Scheme == "https" && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)):
 		say, hint = "it ended the connection", "if it speaks plaintext: --gateway-endpoint http://"+t.Address()
 	default:
