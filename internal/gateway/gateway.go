@@ -113,6 +113,9 @@ func New(ctx context.Context, o Options) (*Gateway, error) {
 	if err := g.fleet.load(ctx); err != nil {
 		return nil, err
 	}
+	if err := g.fleet.doubt(ctx); err != nil {
+		return nil, err
+	}
 	g.router = g.routes()
 	return g, nil
 }

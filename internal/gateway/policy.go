@@ -45,7 +45,17 @@ func (v *revision) wirePolicy() (*sandboxv1.SandboxPolicy, error) {
 	return p, nil
 }
 
-// newRevision checks a policy and makes a revision of it.
+// checkPolicy reads a wire policy and refuses, by name and place, what is not
+// valid and what would silently not be enforced.
+func checkPolicy(p *sandboxv1.SandboxPolicy) (*policy.Document, error) {
+	doc, err := policyproto.Document(p)
+	if err != nil || doc == nil {
+		return nil, err
+	}
+	return doc, policy.NewError(doc, slices.Concat(policy.ReservedKeys(doc), policy.Unenforced(doc)))
+}
+
+// newRevision makes a revision of a policy.
 func newRevision(version uint32, p *sandboxv1.SandboxPolicy, status openshellv1.PolicyStatus, provenance map[string]string) (*revision, error) {
 	doc, err := policyproto.Document(p)
 	if err != nil {
@@ -179,7 +189,7 @@ func (g *Gateway) setPolicy(ctx context.Context, b *box, req *openshellv1.Update
 	if want := req.GetExpectedResourceVersion(); want != 0 && want != r.version {
 		return nil, &store.ConflictError{Current: r.version}
 	}
-	doc, err := policyproto.Document(req.GetPolicy())
+	doc, err := checkPolicy(req.GetPolicy())
 	if err != nil {
 		return nil, err
 	}

@@ -186,14 +186,20 @@ func (f *fleet) recover(ctx context.Context) error {
 	return nil
 }
 
-func (f *fleet) recoverOne(ctx context.Context, b *box, o compute.Observation, known bool) {
+// doubt takes back, before anybody asks, what an earlier process knew and we
+// do not: that a supervisor is connected.
+func (f *fleet) doubt(ctx context.Context) error {
 	now := f.g.now()
-	r, err := f.life(ctx, b, func(l *model.Lifecycle) bool { return l.Recover(now, now.Add(f.g.opts.StartLimit)) })
-	if err != nil {
-		f.g.log.Error("recovery not stored", "sandbox", b.id, "err", fault.Detail(err))
-		return
+	for _, b := range f.all() {
+		if _, err := f.life(ctx, b, func(l *model.Lifecycle) bool { return l.Recover(now, now.Add(f.g.opts.StartLimit)) }); err != nil {
+			return err
+		}
 	}
-	switch l := r.s.Life; l.Phase {
+	return nil
+}
+
+func (f *fleet) recoverOne(ctx context.Context, b *box, o compute.Observation, known bool) {
+	switch l := b.get().s.Life; l.Phase {
 	case model.PhaseDeleting:
 		f.g.detached(func(ctx context.Context) { f.finishDelete(ctx, b) })
 	case model.PhaseStopping:
@@ -211,7 +217,7 @@ func (f *fleet) recoverOne(ctx context.Context, b *box, o compute.Observation, k
 				start = f.g.opts.Driver.Create
 			}
 			r, err := f.life(ctx, b, func(l *model.Lifecycle) bool {
-				l.InstanceID, l.Reported = newID(), false
+				l.InstanceID, l.Reported, l.MainStarted = newID(), false, time.Time{}
 				return true
 			})
 			if err == nil {

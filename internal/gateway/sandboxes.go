@@ -11,7 +11,6 @@ import (
 	"openshell.dev/openshell/api/gen/openshellv1"
 	"openshell.dev/openshell/internal/fault"
 	"openshell.dev/openshell/internal/model"
-	"openshell.dev/openshell/internal/policyproto"
 	"openshell.dev/openshell/internal/store"
 )
 
@@ -145,7 +144,7 @@ func (g *Gateway) checkSpec(spec *openshellv1.SandboxSpec, req *openshellv1.Crea
 	if proto.Size(spec.GetPolicy()) > 4<<20 {
 		return invalid("spec.policy", "the policy is too large")
 	}
-	_, err = policyproto.Document(spec.GetPolicy())
+	_, err = checkPolicy(spec.GetPolicy())
 	return err
 }
 
