@@ -271,7 +271,12 @@ func (s *Sandbox) Main() *session.Main { return s.main }
 func (s *Sandbox) Environ() []string { return append([]string(nil), s.env...) }
 
 // Workdir implements session.Box.
-func (s *Sandbox) Workdir() string { return s.view.Dir }
+func (s *Sandbox) Workdir() string {
+	if d := s.spec.Main.Dir; d != "" {
+		return d
+	}
+	return s.view.Dir
+}
 
 // Done is closed when the sandbox and all that belongs to it has ended.
 func (s *Sandbox) Done() <-chan struct{} { return s.done }
