@@ -154,8 +154,8 @@ func (f *fleet) enter(ctx context.Context, b *box, s *session, hostKey string) s
 			r.s.HostKey = hostKey
 		}
 		r.s.Activated, r.s.ConfigError = true, ""
-		if r.s.Loaded == 0 && r.spec.GetPolicy() != nil {
-			r.s.Policy, r.s.Loaded = max(r.s.Policy, 1), max(r.s.Policy, 1)
+		if r.s.Loaded == 0 && r.s.Policy == 1 {
+			r.s.Loaded = 1 // what it started with; a newer one is pushed and reported
 		}
 		b.sess = s // b.mu is held
 		return true, nil
