@@ -45,7 +45,7 @@ func clawRegistry(t *testing.T) string {
 	return r.Host
 }
 
-// program started for the length of a test.
+// started is a program that runs for the length of a test.
 type started struct {
 	cmd *exec.Cmd
 	out *strings.Builder
@@ -109,4 +109,67 @@ func TestOpenClawRuns(t *testing.T) {
 		start(t, p, "run", "--forward", clawPort, "--from", "openclaw", "--", "openclaw-start")
 		healthy(t, 2*time.Minute)
 	})
+}
+
+// TestOpenClawThroughTheGateway is the published command against a gateway:
+// the page answers for a while, and again after the gateway was killed and
+// started anew, without anybody touching the sandbox or the command.
+func TestOpenClawThroughTheGateway(t *testing.T) {
+	freePort(t, clawPort)
+	registry := clawRegistry(t)
+	person.Each(t, func(t *testing.T, p *person.Person) {
+		port := "8080"
+		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err != nil {
+			port = "0" // somebody else's; the number is only the guide's
+		} else {
+			l.Close()
+		}
+		p.Env = append(p.Env, "OPENSHELL_COMMUNITY_REGISTRY="+registry)
+		g := p.Gateway(port)
+		s := start(t, p, "sandbox", "create", "--name", "claw", "--forward", clawPort, "--from", "openclaw", "--", "openclaw-start")
+		healthy(t, 3*time.Minute)
+		staysHealthy(t)
+		before := pidsInside(t, p)
+		g.End(syscall.SIGKILL)
+		g.Begin()
+		healthy(t, time.Minute)
+		staysHealthy(t)
+		if after := pidsInside(t, p); after != before {
+			t.Errorf("the programs inside were %s before the gateway was killed, and are %s", before, after)
+		}
+		if s.cmd.ProcessState != nil {
+			t.Error("the command ended when the gateway did")
+		}
+		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(30 * time.Second); health() == nil; time.Sleep(100 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("the page still answers after the command was ended")
+			}
+		}
+	})
+}
+
+// watched is how long the page must keep answering.
+const watched = 30 * time.Second
+
+func staysHealthy(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(watched); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
+		if err := health(); err != nil {
+			t.Fatalf("the health page stopped answering: %v", err)
+		}
+	}
+}
+
+// pidsInside names the long-lived programs of the sandbox.
+func pidsInside(t *testing.T, p *person.Person) string {
+	t.Helper()
+	r := p.Do("openshell", "sandbox", "exec", "-n", "claw", "--no-stdin", "--", "sh", "-c",
+		`cd /proc; for d in [0-9]*; do case "$(cat $d/comm)" in openclaw*) echo $d; esac; done`)
+	if r.Code != 0 || strings.TrimSpace(r.Stdout) == "" {
+		t.Fatalf("OpenClaw is not among the programs: %v", r)
+	}
+	return strings.Join(strings.Fields(r.Stdout), " ")
 }
