@@ -102,15 +102,30 @@ func (b *building) exclude() {
 				lines.WriteString("/" + globEscaper.Replace(rel) + "\n")
 			}
 		}
+		if lines.Len() == 0 || lines.Len() > mounts.MaxData/4 {
+			continue
+		}
 		path := "/.git/info/exclude"
 		text, err := readIn(s.host, path, mounts.MaxData/2)
-		if lines.Len() == 0 || err != nil || lines.Len() > mounts.MaxData/4 {
+		if errors.Is(err, unix.ENOENT) && b.isLifted(join(s.inside, ".git")) && b.ownHome() {
+			// A repository is to be made: git reads this one for all of them.
+			b.late = append(b.late, mounts.Op{Kind: mounts.File, Target: b.v.Home + "/.config/git/ignore", Mode: 0o644,
+				Data: []byte("# placeholders of protected paths of the workspace\n" + lines.String()), Flags: mounts.Optional, Why: "git must not see our placeholders"})
+			continue
+		}
+		if err != nil {
 			continue
 		}
 		text = append(append(text, "\n# placeholders of protected paths, gone after the end\n"...), lines.String()...)
 		b.late = append(b.late, mounts.Op{Kind: mounts.File, Target: s.inside + path, Mode: 0o644, Data: text,
 			Flags: mounts.Cover | mounts.IfThere | mounts.NoFollow | mounts.Optional, Why: "git must not see our placeholders"})
 	}
+}
+
+// ownHome reports whether the home is new and empty. Whatever is shown inside
+// it, a mount never makes a file on the host.
+func (b *building) ownHome() bool {
+	return slices.ContainsFunc(b.late, func(o mounts.Op) bool { return o.Kind == mounts.Tmpfs && o.Target == b.v.Home })
 }
 
 func (b *building) isLifted(inside string) bool {

@@ -50,6 +50,7 @@ func (b *building) rulesFor(s share) ([]rule, error) {
 	switch {
 	case kindAt(dir, "HEAD") == unix.S_IFREG && (objects == unix.S_IFDIR || kindAt(dir, "commondir") == unix.S_IFREG):
 		rules = gitRules(dir, "", nil) // the share is itself a git directory
+	case b.isLifted(join(s.inside, ".git")): // a repository of its own was allowed: nothing is left to stop
 	case refs == 0:
 		rules = append(rules, rule{path: "refs", file: true, why: notBare})
 	case objects == 0:

@@ -22,6 +22,7 @@ type work struct {
 	script string   // ends with set -e in force
 	loose  bool     // files that it leaves may differ in content
 	cache  string   // variable that names a directory which both may write
+	home   bool     // the person's home is used, and not one of the script's own
 }
 
 // nodePath and pythonPath are put in front of scripts that need these.
@@ -35,7 +36,11 @@ func asOutside(t *testing.T, ro []string, prelude string, w work) {
 		fetched.Command(t, command)
 	}
 	person.Each(t, func(t *testing.T, p *person.Person) {
-		whole := "set -e\nexport LC_ALL=C.UTF-8 PATH=/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin HOME=$(mktemp -d) GOFLAGS=-modcacherw\nexport TMPDIR=$HOME npm_config_update_notifier=false\ntrap 'rm -rf $HOME' EXIT\n" + prelude + w.script
+		whole := "set -e\nexport LC_ALL=C.UTF-8 PATH=/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin GOFLAGS=-modcacherw npm_config_update_notifier=false\n"
+		if !w.home {
+			whole += "export HOME=$(mktemp -d)\nexport TMPDIR=$HOME\ntrap 'rm -rf $HOME' EXIT\n"
+		}
+		whole += prelude + w.script
 		base := p.Workspace
 		p.Limit = time.Minute
 		flags := append([]string{}, w.flags...)
@@ -130,7 +135,7 @@ export GIT_AUTHOR_DATE=2026-01-01T00:00:00Z GIT_COMMITTER_DATE=2026-01-01T00:00:
 
 func TestGitBehavesAsOutside(t *testing.T) {
 	for _, w := range []work{
-		{name: "a new repository", flags: []string{"--rw", ".git"},
+		{name: "a new repository", flags: []string{"--rw", ".git"}, home: true,
 			script: gitIdentity + `git init -q -b main .; echo 1 > a; git add a; git commit -qm one; git log --oneline; git status --short --branch`},
 		{name: "a repository that is there", before: "git init -q -b main . && echo x > x && git add x && GIT_COMMITTER_DATE=2026-01-01T00:00:00Z git -c user.name=a -c user.email=a@b commit -qm zero --date=2026-01-01T00:00:00Z",
 			script: gitIdentity + `echo y > y; git add y; git commit -qm one; git status --short --branch; git log --format=%s
