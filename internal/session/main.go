@@ -18,8 +18,8 @@ var ErrDetached = errors.New("detached from the main process")
 type Main struct {
 	mu      sync.Mutex
 	proc    Process
-	replay  []byte // newest output, at most ReplayLimit bytes
-	dropped int64  // bytes of output that fell out of replay
+	replay  []Chunk // newest output in order, at most ReplayLimit bytes
+	kept    int     // bytes in replay
 	viewers map[*Attachment]struct{}
 	owner   *Attachment // who may write; nil when free
 	pumps   int         // output streams still open
@@ -98,11 +98,7 @@ func (m *Main) pump(r io.ReadCloser, stderr bool) {
 
 func (m *Main) publish(p []byte, stderr bool) {
 	m.mu.Lock()
-	m.replay = append(m.replay, p...)
-	if over := len(m.replay) - ReplayLimit; over > 0 {
-		m.dropped += int64(over)
-		m.replay = append(m.replay[:0], m.replay[over:]...)
-	}
+	m.keep(p, stderr)
 	views := make([]*Attachment, 0, len(m.viewers))
 	for a := range m.viewers {
 		views = append(views, a)
@@ -113,17 +109,41 @@ func (m *Main) publish(p []byte, stderr bool) {
 	}
 }
 
+// keep adds p to the replay, joined to the last piece where it is small and of
+// the same stream, and forgets the oldest pieces beyond the limit.
+func (m *Main) keep(p []byte, stderr bool) {
+	m.kept += len(p)
+	if n := len(m.replay); n > 0 && m.replay[n-1].Stderr == stderr && len(m.replay[n-1].Data)+len(p) <= pieceSize {
+		m.replay[n-1].Data = append(m.replay[n-1].Data, p...)
+	} else {
+		m.replay = append(m.replay, Chunk{Data: append([]byte(nil), p...), Stderr: stderr})
+	}
+	for m.kept > ReplayLimit {
+		oldest := &m.replay[0]
+		over := min(m.kept-ReplayLimit, len(oldest.Data))
+		oldest.Data = oldest.Data[over:]
+		m.kept -= over
+		if len(oldest.Data) == 0 {
+			m.replay = m.replay[1:]
+		}
+	}
+}
+
+// pieceSize is how large a kept piece of output grows.
+const pieceSize = 16 << 10
+
 // Attach joins the main process. With write the attachment owns the input if
 // it is free; Writer reports the outcome.
 func (m *Main) Attach(write bool) *Attachment {
-	a := &Attachment{main: m, out: make(chan Chunk, 64), quit: make(chan struct{})}
+	a := &Attachment{main: m, quit: make(chan struct{})}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if write && m.owner == nil {
 		m.owner = a
 	}
-	if len(m.replay) > 0 {
-		a.out <- Chunk{Data: append([]byte(nil), m.replay...)}
+	a.out = make(chan Chunk, len(m.replay)+64)
+	for _, c := range m.replay {
+		a.out <- Chunk{Data: append([]byte(nil), c.Data...), Stderr: c.Stderr}
 	}
 	select {
 	case <-m.drained:

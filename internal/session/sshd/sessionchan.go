@@ -210,6 +210,9 @@ func closeAll(p session.Process) {
 }
 
 // attach joins the main process.
+// halfClose is how long ended input may yet turn out to be a closed channel.
+const halfClose = 100 * time.Millisecond
+
 func (x *sess) attach(ctx context.Context) {
 	a := x.s.box.Main().Attach(true)
 	defer func() {
@@ -235,6 +238,11 @@ func (x *sess) attach(ctx context.Context) {
 				return
 			}
 			if errors.Is(err, io.EOF) {
+				select { // a closed channel reads as ended input, too, a moment before it is known
+				case <-ctx.Done():
+					return
+				case <-time.After(halfClose):
+				}
 				_ = a.CloseInput()
 				<-ctx.Done()
 				return
