@@ -37,7 +37,9 @@ func (a *app) imageSource(ctx context.Context, from string, spec *supervisor.Spe
 	}
 	a.image = img // the lease lasts as long as this process
 	for _, n := range img.Notes {
-		a.note("note: %s", clean(n))
+		if n != src.Note { // said before the download
+			a.note("note: %s", clean(n))
+		}
 	}
 	if img.Host() {
 		return nil
