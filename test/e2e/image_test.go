@@ -10,6 +10,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"openshell.dev/openshell/test/imagebuild"
+	"openshell.dev/openshell/test/person"
 )
 
 // layout writes a small image as an OCI layout that everybody may read.
@@ -50,29 +51,29 @@ func layout(t *testing.T) string {
 
 func TestRunFromAnImage(t *testing.T) {
 	dir := layout(t)
-	eachPerson(t, func(t *testing.T, p *person) {
-		p.file("here.txt", "from the workspace")
-		r := p.run("--from", dir, "--", "/bin/sh", "-c",
+	person.Each(t, func(t *testing.T, p *person.Person) {
+		p.File("here.txt", "from the workspace")
+		r := p.Run("--from", dir, "--", "/bin/sh", "-c",
 			"pwd; echo $FROM_IMAGE; cat here.txt; echo; echo new > made.txt; echo x > /usr/local-file && cat /usr/local-file; ls /")
-		if r.code != 0 {
+		if r.Code != 0 {
 			t.Fatal(r)
 		}
 		for _, want := range []string{"/sandbox\n", "yes\n", "from the workspace\n", "x\n"} {
-			if !strings.Contains(r.stdout, want) {
+			if !strings.Contains(r.Stdout, want) {
 				t.Errorf("%q is missing: %v", want, r)
 			}
 		}
-		if strings.Contains(r.stdout, "/opt\n") {
+		if strings.Contains(r.Stdout, "/opt\n") {
 			t.Errorf("the host's directories are visible: %v", r)
 		}
-		if data, err := os.ReadFile(filepath.Join(p.workspace, "made.txt")); err != nil || string(data) != "new\n" {
+		if data, err := os.ReadFile(filepath.Join(p.Workspace, "made.txt")); err != nil || string(data) != "new\n" {
 			t.Errorf("made.txt: %q, %v", data, err)
 		}
 		// The next run starts from the image again.
-		if r := p.run("--from", dir, "--", "/bin/cat", "/usr/local-file"); r.code == 0 {
+		if r := p.Run("--from", dir, "--", "/bin/cat", "/usr/local-file"); r.Code == 0 {
 			t.Errorf("a change of the image outlived its run: %v", r)
 		}
-		if r := p.run("--from", "./no-such-dir", "--", "true"); r.code != 125 || !strings.Contains(r.stderr, "no-such-dir") {
+		if r := p.Run("--from", "./no-such-dir", "--", "true"); r.Code != 125 || !strings.Contains(r.Stderr, "no-such-dir") {
 			t.Errorf("a missing source: %v", r)
 		}
 	})

@@ -8,17 +8,19 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"openshell.dev/openshell/test/person"
 )
 
 // TestKillingAnyPartEndsEverything kills each half at a random moment of a
 // busy sandbox: no process may be left, and what a crash left on disk is
 // collected by the next start.
 func TestKillingAnyPartEndsEverything(t *testing.T) {
-	eachPerson(t, func(t *testing.T, p *person) {
+	person.Each(t, func(t *testing.T, p *person.Person) {
 		for _, victim := range []string{"openshell", "openshell-sandbox"} {
 			t.Run(victim, func(t *testing.T) {
 				mark := unique()
-				cmd := p.command(t.Context(), "openshell", "run", "--", "/bin/bash", "-c",
+				cmd := p.Command(t.Context(), "openshell", "run", "--", "/bin/bash", "-c",
 					"(setsid sleep "+mark+" &); echo ready; sleep "+mark)
 				var errs strings.Builder
 				cmd.Stderr = &errs
@@ -48,8 +50,8 @@ func TestKillingAnyPartEndsEverything(t *testing.T) {
 					}
 					time.Sleep(5 * time.Millisecond)
 				}
-				p.sh("true") // sweeps
-				entries, err := os.ReadDir(p.workspace)
+				p.Sh("true") // sweeps
+				entries, err := os.ReadDir(p.Workspace)
 				if err != nil || len(entries) != 0 {
 					t.Errorf("left in the workspace: %v, %v", entries, err)
 				}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"openshell.dev/openshell/test/person"
 )
 
 // upstream is a web server on the host's loopback.
@@ -46,12 +48,12 @@ print(get(sys.argv[1], int(sys.argv[2])))
 
 func TestOnlyAllowedDestinationsAreReached(t *testing.T) {
 	port := upstream(t, "hello from outside")
-	eachPerson(t, func(t *testing.T, p *person) {
-		script := p.file("get.py", get)
-		events := filepath.Join(p.home, "events.jsonl")
-		r := p.run("--allow", "host.openshell.internal:"+port, "--events", events, "-o", "json", "--",
+	person.Each(t, func(t *testing.T, p *person.Person) {
+		script := p.File("get.py", get)
+		events := filepath.Join(p.Home, "events.jsonl")
+		r := p.Run("--allow", "host.openshell.internal:"+port, "--events", events, "-o", "json", "--",
 			"/usr/bin/python3", script, "host.openshell.internal", port)
-		if !strings.Contains(r.stdout, "hello from outside /x") {
+		if !strings.Contains(r.Stdout, "hello from outside /x") {
 			t.Fatalf("allowed and not reached: %v", r)
 		}
 		for _, tt := range []struct{ name, host, port string }{
@@ -63,9 +65,9 @@ func TestOnlyAllowedDestinationsAreReached(t *testing.T) {
 			{"the host's loopback by the proxy's address", "10.200.0.1", port},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
-				r := p.run("--allow", "host.openshell.internal:"+port, "--events", events, "--",
+				r := p.Run("--allow", "host.openshell.internal:"+port, "--events", events, "--",
 					"/usr/bin/python3", script, tt.host, tt.port)
-				if strings.Contains(r.stdout, "200 OK") || strings.Contains(r.stdout, "imeout") {
+				if strings.Contains(r.Stdout, "200 OK") || strings.Contains(r.Stdout, "imeout") {
 					t.Errorf("not refused at once: %v", r)
 				}
 			})
@@ -94,16 +96,16 @@ func TestOnlyAllowedDestinationsAreReached(t *testing.T) {
 }
 
 func TestADenialNamesTheNarrowestChange(t *testing.T) {
-	eachPerson(t, func(t *testing.T, p *person) {
-		script := p.file("get.py", get)
-		r := p.run("-o", "json", "--", "/usr/bin/python3", script, "api.example.com", "80")
-		if !strings.Contains(r.stderr, "--allow api.example.com:80") {
+	person.Each(t, func(t *testing.T, p *person.Person) {
+		script := p.File("get.py", get)
+		r := p.Run("-o", "json", "--", "/usr/bin/python3", script, "api.example.com", "80")
+		if !strings.Contains(r.Stderr, "--allow api.example.com:80") {
 			t.Errorf("the change is not named: %v", r)
 		}
-		if !strings.Contains(r.stdout, "403") {
+		if !strings.Contains(r.Stdout, "403") {
 			t.Errorf("the program is not told: %v", r)
 		}
-		denials, _ := r.summary(t)["denials"].([]any)
+		denials, _ := r.Summary(t)["denials"].([]any)
 		if len(denials) != 1 {
 			t.Errorf("want one denial in the summary: %v", r)
 		}
@@ -111,25 +113,25 @@ func TestADenialNamesTheNarrowestChange(t *testing.T) {
 }
 
 func TestThePortOfTheSandboxIsForwarded(t *testing.T) {
-	eachPerson(t, func(t *testing.T, p *person) {
+	person.Each(t, func(t *testing.T, p *person.Person) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, port, _ := net.SplitHostPort(l.Addr().String())
-		r := p.run("--forward", port, "--", "true")
-		if r.code != 125 || !strings.Contains(r.stderr, "ss -ltnp") {
+		r := p.Run("--forward", port, "--", "true")
+		if r.Code != 125 || !strings.Contains(r.Stderr, "ss -ltnp") {
 			t.Errorf("a port in use: %v", r)
 		}
 		l.Close()
-		p.file("index.html", "from inside")
+		p.File("index.html", "from inside")
 		script := fmt.Sprintf(`
 import http.server, threading, sys
 s = http.server.HTTPServer(("127.0.0.1", %s), http.server.SimpleHTTPRequestHandler)
 print("serving", flush=True)
 s.handle_request()
 `, port)
-		cmd := p.command(t.Context(), "openshell", "run", "--forward", port, "--", "/usr/bin/python3", "-c", script)
+		cmd := p.Command(t.Context(), "openshell", "run", "--forward", port, "--", "/usr/bin/python3", "-c", script)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)

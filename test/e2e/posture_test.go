@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"openshell.dev/openshell/test/person"
 )
 
 // posture is what test/posture/look prints.
@@ -54,14 +56,14 @@ func TestThePostureIsExactlyThis(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	eachPerson(t, func(t *testing.T, p *person) {
+	person.Each(t, func(t *testing.T, p *person.Person) {
 		// A descriptor that the caller left open must not get through.
 		extra, err := os.Open("/etc/passwd")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer extra.Close()
-		cmd := p.command(t.Context(), "openshell", "run", "--ro", dir, "--", filepath.Join(dir, "look"))
+		cmd := p.Command(t.Context(), "openshell", "run", "--ro", dir, "--", filepath.Join(dir, "look"))
 		cmd.ExtraFiles = []*os.File{extra, extra}
 		cmd.Stderr = os.Stderr
 		out, err := cmd.Output()
@@ -72,14 +74,14 @@ func TestThePostureIsExactlyThis(t *testing.T) {
 		if err := json.Unmarshal(out, &got); err != nil {
 			t.Fatal(err)
 		}
-		p.checkPosture(t, got, dir)
+		checkPosture(t, p, got, dir)
 	})
 }
 
-func (p *person) checkPosture(t *testing.T, got posture, shown string) {
+func checkPosture(t *testing.T, p *person.Person, got posture, shown string) {
 	t.Helper()
 	none := "0000000000000000"
-	uid := p.account.uid
+	uid := p.Account.UID
 	if uid < 0 {
 		uid = os.Getuid()
 	}
@@ -95,7 +97,7 @@ func (p *person) checkPosture(t *testing.T, got posture, shown string) {
 	if len(got.Namespaces) != 10 {
 		t.Errorf("namespaces: %v", got.Namespaces)
 	}
-	p.checkMounts(t, got.Mounts, shown)
+	checkMounts(t, p, got.Mounts, shown)
 	for name, l := range got.Limits {
 		if name != "core" && name != "nofile" && l[1] < l[0] {
 			t.Errorf("limit %s: %v", name, l)
@@ -118,7 +120,7 @@ func (p *person) checkPosture(t *testing.T, got posture, shown string) {
 		Root:        got.Root,
 		Dev:         []string{"core", "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"},
 		Environment: []string{"HOME", "LANG", "LOGNAME", "OPENSHELL_SANDBOX", "PATH", "SHELL", "TERM", "TMPDIR", "USER"},
-		Hostname:    "run", Dir: p.workspace,
+		Hostname:    "run", Dir: p.Workspace,
 		Interfaces: []string{
 			"lo up|loopback|running [127.0.0.1/8 ::1/128]",
 			"eth0 up|broadcast|multicast|running [10.200.0.2/24 fd00:200::2/64]",
@@ -148,18 +150,18 @@ func (p *person) checkPosture(t *testing.T, got posture, shown string) {
 }
 
 // checkMounts allows exactly these, and nothing writable that is not named.
-func (p *person) checkMounts(t *testing.T, mounts []string, shown string) {
+func checkMounts(t *testing.T, p *person.Person, mounts []string, shown string) {
 	t.Helper()
 	exact := map[string]string{
 		"/": "tmpfs ro", "/dev": "tmpfs ro", "/dev/pts": "devpts rw", "/dev/shm": "tmpfs rw", "/proc": "proc rw",
-		"/run": "tmpfs rw", "/tmp": "tmpfs rw", p.home: "tmpfs rw", p.workspace: "* rw", shown: "* ro",
+		"/run": "tmpfs rw", "/tmp": "tmpfs rw", p.Home: "tmpfs rw", p.Workspace: "* rw", shown: "* ro",
 		"/sys/devices/system/cpu": "sysfs ro",
 	}
 	for _, device := range []string{"full", "null", "random", "tty", "urandom", "zero"} {
 		exact["/dev/"+device] = "* rw"
 	}
 	// Below these only read-only mounts may stand: they take something away.
-	shrinking := []string{"/proc", "/etc", "/usr", "/opt", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/gnu", "/var/lib/ca-certificates", "/run/current-system", p.workspace}
+	shrinking := []string{"/proc", "/etc", "/usr", "/opt", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/gnu", "/var/lib/ca-certificates", "/run/current-system", p.Workspace}
 	for _, line := range mounts {
 		f := strings.Fields(line)
 		at, kind, options := f[0], f[1], strings.Split(f[2], ",")

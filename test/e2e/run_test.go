@@ -6,10 +6,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"openshell.dev/openshell/test/person"
 )
 
 func TestRunGivesTheCommandsExitCode(t *testing.T) {
-	eachPerson(t, func(t *testing.T, p *person) {
+	person.Each(t, func(t *testing.T, p *person.Person) {
 		for _, tt := range []struct {
 			name string
 			args []string
@@ -35,8 +37,8 @@ func TestRunGivesTheCommandsExitCode(t *testing.T) {
 			{"bad memory", []string{"--memory", "lots", "--", "true"}, 2, "--memory"},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
-				r := p.run(tt.args...)
-				if r.code != tt.code || !strings.Contains(r.stderr, tt.says) {
+				r := p.Run(tt.args...)
+				if r.Code != tt.code || !strings.Contains(r.Stderr, tt.says) {
 					t.Errorf("want code %d and %q, got %v", tt.code, tt.says, r)
 				}
 			})
@@ -45,41 +47,41 @@ func TestRunGivesTheCommandsExitCode(t *testing.T) {
 }
 
 func TestRunSeesOnlyWhatIsNamed(t *testing.T) {
-	eachPerson(t, func(t *testing.T, p *person) {
-		secret := filepath.Join(p.home, "secret")
+	person.Each(t, func(t *testing.T, p *person.Person) {
+		secret := filepath.Join(p.Home, "secret")
 		if err := os.WriteFile(secret, []byte("hunter2"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		p.env = append(p.env, "SECRET_TOKEN=hunter2", "LC_ALL=C.UTF-8")
-		out := p.sh(`cat ` + secret + ` 2>&1; env; ls "$HOME"; cat /proc/1/environ 2>&1; ls /proc; cat /proc/*/cmdline 2>/dev/null | tr '\0' ' '`)
+		p.Env = append(p.Env, "SECRET_TOKEN=hunter2", "LC_ALL=C.UTF-8")
+		out := p.Sh(`cat ` + secret + ` 2>&1; env; ls "$HOME"; cat /proc/1/environ 2>&1; ls /proc; cat /proc/*/cmdline 2>/dev/null | tr '\0' ' '`)
 		if strings.Contains(out, "hunter2") {
 			t.Errorf("the home or the environment is visible:\n%s", out)
 		}
 		if !strings.Contains(out, "LC_ALL=C.UTF-8") {
 			t.Errorf("the locale did not pass:\n%s", out)
 		}
-		out = p.sh(`cat `+secret, "--ro", p.home)
+		out = p.Sh(`cat `+secret, "--ro", p.Home)
 		if out != "hunter2" {
 			t.Errorf("--ro does not show: %q", out)
 		}
-		if out = p.sh("echo $SECRET_TOKEN-$X", "--pass-env", "SECRET_TOKEN", "--env", "X=y"); out != "hunter2-y\n" {
+		if out = p.Sh("echo $SECRET_TOKEN-$X", "--pass-env", "SECRET_TOKEN", "--env", "X=y"); out != "hunter2-y\n" {
 			t.Errorf("--pass-env and --env gave %q", out)
 		}
 	})
 }
 
 func TestRunWritesOnlyInTheWorkspace(t *testing.T) {
-	eachPerson(t, func(t *testing.T, p *person) {
-		p.sh("echo kept > kept.txt; mkdir -p a/b; echo x > a/b/c; echo t > /tmp/t; echo h > $HOME/h")
-		if data, err := os.ReadFile(filepath.Join(p.workspace, "kept.txt")); err != nil || string(data) != "kept\n" {
+	person.Each(t, func(t *testing.T, p *person.Person) {
+		p.Sh("echo kept > kept.txt; mkdir -p a/b; echo x > a/b/c; echo t > /tmp/t; echo h > $HOME/h")
+		if data, err := os.ReadFile(filepath.Join(p.Workspace, "kept.txt")); err != nil || string(data) != "kept\n" {
 			t.Errorf("kept.txt: %q, %v", data, err)
 		}
-		if entries, _ := os.ReadDir(p.home); len(entries) > 1 { // .local with our own state
+		if entries, _ := os.ReadDir(p.Home); len(entries) > 1 { // .local with our own state
 			t.Errorf("the real home was written: %v", entries)
 		}
 		for _, path := range []string{"/usr/x", "/etc/x", "/x", "/usr/bin/true", "/proc/sys/kernel/hostname", "/dev/x", "/var/x"} {
-			r := p.run("--", "sh", "-c", "echo x > "+path)
-			if r.code == 0 {
+			r := p.Run("--", "sh", "-c", "echo x > "+path)
+			if r.Code == 0 {
 				t.Errorf("%s can be written", path)
 			}
 		}
@@ -87,17 +89,17 @@ func TestRunWritesOnlyInTheWorkspace(t *testing.T) {
 }
 
 func TestRunLeavesNothingBehind(t *testing.T) {
-	eachPerson(t, func(t *testing.T, p *person) {
+	person.Each(t, func(t *testing.T, p *person.Person) {
 		mark := unique()
-		p.sh("(sleep " + mark + " &) ; (setsid sleep " + mark + " &); true")
+		p.Sh("(sleep " + mark + " &) ; (setsid sleep " + mark + " &); true")
 		if left := processesOf(t, p, "sleep "+mark); left != "" {
 			t.Errorf("left running: %s", left)
 		}
-		entries, err := os.ReadDir(p.workspace)
+		entries, err := os.ReadDir(p.Workspace)
 		if err != nil || len(entries) != 0 {
 			t.Errorf("left in the workspace: %v, %v", entries, err)
 		}
-		state := filepath.Join(p.home, ".local/state/openshell/run")
+		state := filepath.Join(p.Home, ".local/state/openshell/run")
 		err = filepath.WalkDir(state, func(path string, d fs.DirEntry, err error) error {
 			if err == nil && !d.IsDir() && d.Name() != "lock" && !strings.Contains(path, "/pool/") { // both are for ever
 				t.Errorf("left behind: %s", path)
@@ -110,7 +112,7 @@ func TestRunLeavesNothingBehind(t *testing.T) {
 	})
 }
 
-func processesOf(t *testing.T, p *person, words string) string {
+func processesOf(t *testing.T, p *person.Person, words string) string {
 	t.Helper()
 	dirs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, d := range dirs {
@@ -123,17 +125,17 @@ func processesOf(t *testing.T, p *person, words string) string {
 }
 
 func TestAPathOverALinkKeepsItsName(t *testing.T) {
-	eachPerson(t, func(t *testing.T, p *person) {
-		other := filepath.Join(filepath.Dir(p.workspace), "other")
-		link := filepath.Join(filepath.Dir(p.workspace), "link")
+	person.Each(t, func(t *testing.T, p *person.Person) {
+		other := filepath.Join(filepath.Dir(p.Workspace), "other")
+		link := filepath.Join(filepath.Dir(p.Workspace), "link")
 		if err := os.Mkdir(other, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Symlink("other", link); err != nil {
 			t.Fatal(err)
 		}
-		p.own(other)
-		p.sh("echo x > "+link+"/a && cat "+other+"/a", "--rw", link)
+		p.Own(other)
+		p.Sh("echo x > "+link+"/a && cat "+other+"/a", "--rw", link)
 		if data, err := os.ReadFile(filepath.Join(other, "a")); err != nil || string(data) != "x\n" {
 			t.Errorf("a: %q, %v", data, err)
 		}
