@@ -30,6 +30,7 @@ var (
 		"opencode": "opencode-ai@1.18.33",
 		"gemini":   "@google/gemini-cli@0.61.0",
 	}
+	sdk    = []string{"openshell==0.1.5"}
 	python = []string{"psutil==7.2.2", "pytest==9.2.0", "setuptools==84.2.1", "wheel==0.48.0", "pip==26.3"}
 )
 
@@ -112,6 +113,14 @@ func Agent(t testing.TB, command string) string {
 	at := setDir(dir(t), "npm", agents[command])
 	need(t, filepath.Join(at, "node_modules/.bin", command), agents[command])
 	return at
+}
+
+// SDK is the directory of the published Python client of the 0.1.x line, for
+// PYTHONPATH. It is run as a stock client; nothing of it is looked into.
+func SDK(t testing.TB) string {
+	t.Helper()
+	need(t, SystemPython, "python3")
+	return need(t, setDir(dir(t), "pip", sdk...), "the published Python SDK")
 }
 
 // Python is the directory of Python packages (psutil, pytest, pip and what

@@ -34,11 +34,14 @@ func Get(ctx context.Context, dir string, log io.Writer) error {
 		_, err := NPM(ctx, dir, log, agents[command])
 		errs = append(errs, err)
 	}
-	_, err := once(setDir(dir, "pip", python...), log, func(tmp string) error {
-		return client(ctx, tmp, SystemPython, append([]string{"-m", "pip", "install", "--quiet", "--no-warn-script-location",
-			"--disable-pip-version-check", "--only-binary=:all:", "--target", tmp}, python...)...)
-	})
-	return errors.Join(append(errs, err)...)
+	for _, set := range [][]string{python, sdk} {
+		_, err := once(setDir(dir, "pip", set...), log, func(tmp string) error {
+			return client(ctx, tmp, SystemPython, append([]string{"-m", "pip", "install", "--quiet", "--no-warn-script-location",
+				"--disable-pip-version-check", "--only-binary=:all:", "--target", tmp}, set...)...)
+		})
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // rebuilt are the packages whose own script must run, because it puts the
