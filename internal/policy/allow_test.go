@@ -9,7 +9,7 @@ import (
 )
 
 func TestFromAllow(t *testing.T) {
-	d, err := policy.FromAllow([]string{"api.example.com", "PyPI.org:443", "*.example.net:8443", "[fd00::1]:22", "10.0.0.5", "pypi.org:443"})
+	d, err := policy.FromAllow([]string{"api.example.com", "Files.Example.org:443", "*.example.net:8443", "[fd00::1]:22", "10.0.0.5", "files.example.org:443"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,9 +44,9 @@ func TestFromAllow(t *testing.T) {
         port: 22
     binaries:
       - path: "/**"
-  allow_pypi_org_443:
+  allow_files_example_org_443:
     endpoints:
-      - host: pypi.org
+      - host: files.example.org
         port: 443
     binaries:
       - path: "/**"
