@@ -109,7 +109,7 @@ func (g *Gateway) Serve(l net.Listener) error {
 	g.mu.Unlock()
 	var err error
 	if tcp && g.opts.TLS != nil {
-		s.TLSConfig = g.opts.TLS
+		s.TLSConfig = g.opts.TLS.Clone() // net/http writes to it, and there may be several listeners
 		err = s.ServeTLS(l, "", "")
 	} else {
 		err = s.Serve(l)

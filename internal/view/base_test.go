@@ -270,7 +270,7 @@ func TestSharesBesideTheWorkspace(t *testing.T) {
 			(echo evil > ../ro/f; echo evil > ../one.txt; touch ../beside) 2>/dev/null
 			ls .. | tr '\n' ' '; echo; cat ../ro/private/k 2>/dev/null; ls /usr/share ../ro/private
 			mkdir ../rw/.git 2>/dev/null; ls -d ../rw/.git/config 2>/dev/null`)
-		wantLines(t, got, "ro", "rw", "one", "kept", "beside one.txt ro rw work ", "../ro/private:", "", "/usr/share:")
+		wantLines(t, got, "ro", "rw", "one", "kept", "alias beside one.txt ro rw work ", "../ro/private:", "", "/usr/share:")
 		if got := read(t, base+"/ro/f") + read(t, base+"/rw/f") + read(t, base+"/one.txt") + read(t, base+"/home/new"); got != "ro\nnew\none\nhome\n" {
 			t.Errorf("on the host: %q", got)
 		}
