@@ -69,6 +69,9 @@ func NPM(ctx context.Context, dir string, log io.Writer, pkg string) (string, er
 // once makes a directory that is there whole or not at all, by one process at
 // a time.
 func once(at string, log io.Writer, fill func(tmp string) error) (string, error) {
+	if _, err := os.Stat(at); err == nil {
+		return at, nil // whoever made it: this account need not be able to
+	}
 	lock, err := os.OpenFile(at+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return "", err
