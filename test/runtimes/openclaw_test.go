@@ -107,7 +107,7 @@ func TestOpenClawRuns(t *testing.T) {
 	person.Each(t, func(t *testing.T, p *person.Person) {
 		p.Env = append(p.Env, "OPENSHELL_COMMUNITY_REGISTRY="+registry)
 		start(t, p, "run", "--forward", clawPort, "--from", "openclaw", "--", "openclaw-start")
-		healthy(t, 2*time.Minute)
+		healthy(t, 4*time.Minute)
 	})
 }
 
@@ -127,7 +127,7 @@ func TestOpenClawThroughTheGateway(t *testing.T) {
 		p.Env = append(p.Env, "OPENSHELL_COMMUNITY_REGISTRY="+registry)
 		g := p.Gateway(port)
 		s := start(t, p, "sandbox", "create", "--name", "claw", "--forward", clawPort, "--from", "openclaw", "--", "openclaw-start")
-		healthy(t, 3*time.Minute)
+		healthy(t, 4*time.Minute)
 		staysHealthy(t)
 		before := pidsInside(t, p)
 		g.End(syscall.SIGKILL)
