@@ -13,6 +13,7 @@ import (
 
 	"openshell.dev/openshell/internal/brand"
 	"openshell.dev/openshell/internal/runcmd"
+	"openshell.dev/openshell/internal/sibling"
 	"openshell.dev/openshell/internal/supervisor"
 )
 
@@ -34,7 +35,7 @@ func client() int {
 
 // become replaces this process with the sibling; it returns only an error.
 func become() error {
-	path, err := supervisor.Sibling(brand.Client)
+	path, err := sibling.Find(brand.Client)
 	if err != nil {
 		return err
 	}

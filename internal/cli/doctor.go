@@ -14,6 +14,7 @@ import (
 	"openshell.dev/openshell/internal/brand"
 	"openshell.dev/openshell/internal/client"
 	"openshell.dev/openshell/internal/doctor"
+	"openshell.dev/openshell/internal/sibling"
 )
 
 // probeWord is the hidden command that the doctor's child runs.
@@ -102,7 +103,7 @@ func (a *app) gatewayFinding(ctx context.Context) doctor.Finding {
 
 // tryRun makes a real sandbox, the way a person would.
 func tryRun(ctx context.Context) error {
-	front, err := client.Sibling(brand.CLI)
+	front, err := sibling.Find(brand.CLI)
 	if err != nil {
 		return err
 	}

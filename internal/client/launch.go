@@ -14,11 +14,12 @@ import (
 	"openshell.dev/openshell/internal/brand"
 	"openshell.dev/openshell/internal/fault"
 	"openshell.dev/openshell/internal/pki"
+	"openshell.dev/openshell/internal/sibling"
 )
 
 // launch starts the gateway's process, detached, and waits until it answers.
 func launch(ctx context.Context, o Options, t Target) error {
-	program, err := Sibling(brand.Gateway)
+	program, err := sibling.Find(brand.Gateway)
 	if err != nil {
 		return err
 	}

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"runtime"
 	"syscall"
 
@@ -14,6 +12,7 @@ import (
 	"openshell.dev/openshell/internal/brand"
 	"openshell.dev/openshell/internal/fault"
 	"openshell.dev/openshell/internal/launch/wire"
+	"openshell.dev/openshell/internal/sibling"
 )
 
 // Namespaces are those a sandbox gets, in the order a person would name them.
@@ -53,7 +52,7 @@ type launcher struct {
 // startLauncher forks pid 1 of a new sandbox. place, if not nil, is told its
 // pid before it does anything (cgroup v1).
 func startLauncher(cgroupFD int, place func(pid int) error) (*launcher, error) {
-	path, err := Sibling(brand.Launcher)
+	path, err := sibling.Find(brand.Launcher)
 	if err != nil {
 		return nil, err
 	}
@@ -146,22 +145,6 @@ var allCapabilities = func() []uintptr {
 func haveTimeNamespace() bool {
 	_, err := os.Stat("/proc/self/ns/time")
 	return err == nil
-}
-
-// Sibling finds another program of ours: beside this one, then on PATH.
-func Sibling(name string) (string, error) {
-	if self, err := os.Executable(); err == nil {
-		path := filepath.Join(filepath.Dir(self), name)
-		if unix.Access(path, unix.X_OK) == nil {
-			return path, nil
-		}
-	}
-	path, err := exec.LookPath(name)
-	if err != nil {
-		return "", fault.New(fault.FailedPrecondition, "%s is neither beside this program nor on PATH", name).
-			Hint("install all programs of one release into one directory").Cause(err)
-	}
-	return path, nil
 }
 
 // explainClone says what a refused clone means on this host.

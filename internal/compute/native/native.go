@@ -13,7 +13,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -24,6 +23,7 @@ import (
 	"openshell.dev/openshell/internal/fault"
 	"openshell.dev/openshell/internal/image"
 	"openshell.dev/openshell/internal/model"
+	"openshell.dev/openshell/internal/sibling"
 )
 
 // Options set the driver up.
@@ -69,7 +69,7 @@ func Open(o Options) (*Driver, error) {
 		o.PrepareLimit = 30 * time.Minute
 	}
 	if o.Supervisor == "" {
-		path, err := sibling(brand.Supervisor)
+		path, err := sibling.Find(brand.Supervisor)
 		if err != nil {
 			return nil, err
 		}
@@ -91,22 +91,6 @@ func Open(o Options) (*Driver, error) {
 func (d *Driver) Close() {
 	d.end()
 	d.work.Wait()
-}
-
-// sibling finds another program of ours: beside this one, then on PATH.
-func sibling(name string) (string, error) {
-	if self, err := os.Executable(); err == nil {
-		path := filepath.Join(filepath.Dir(self), name)
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			return path, nil
-		}
-	}
-	path, err := exec.LookPath(name)
-	if err != nil {
-		return "", fault.New(fault.FailedPrecondition, "%s is neither beside this program nor on PATH", name).
-			Hint("install all programs of one release into one directory").Cause(err)
-	}
-	return path, nil
 }
 
 // Describe implements compute.Driver.
